@@ -1,0 +1,34 @@
+"""RetinaNet for Detectron2, every part replaceable. Importing the package registers everything."""
+
+from retina_plugin.detectron2_check import require_detectron2
+
+require_detectron2()
+
+from retina_plugin import (  # noqa: E402
+    anchors,
+    assigners,
+    backbones,
+    coders,
+    heads,
+    losses,
+    normalizers,
+)
+from retina_plugin.config import add_retina_config  # noqa: E402
+from retina_plugin.detector import FocalRetinaNet, Predictions  # noqa: E402
+from retina_plugin.inference import NMSPostProcessor  # noqa: E402
+from retina_plugin.version import __version__  # noqa: E402
+
+__all__ = [
+    "FocalRetinaNet",
+    "NMSPostProcessor",
+    "Predictions",
+    "__version__",
+    "add_retina_config",
+    "anchors",
+    "assigners",
+    "backbones",
+    "coders",
+    "heads",
+    "losses",
+    "normalizers",
+]

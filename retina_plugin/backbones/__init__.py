@@ -1,0 +1,5 @@
+"""Backbones, registered with Detectron2; one ``build_*_backbone`` a file."""
+
+from retina_plugin.registry import import_submodules
+
+import_submodules(__name__, __path__)

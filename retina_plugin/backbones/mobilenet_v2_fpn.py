@@ -1,0 +1,119 @@
+"""torchvision's MobileNetV2 under Detectron2's FPN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+
+from retina_plugin.registry import BACKBONES, unknown_name
+
+_NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "FrozenBN": FrozenBatchNorm2d.convert_frozen_batchnorm,
+    "BN": lambda module: module,
+    "SyncBN": nn.SyncBatchNorm.convert_sync_batchnorm,
+}
+
+
+class MobileNetV2(Backbone):
+    """``torchvision.models.mobilenet_v2().features`` without its last 1x1 convolution.
+
+    Outputs are named as those of Detectron2's ResNets, so that the configs of those fit: ``res2``
+    to ``res5`` of strides 4 to 32 and 24, 32, 96 and 320 channels.
+
+    Args:
+        out_features: which of them to return.
+        norm: ``FrozenBN`` (statistics and scale stay as loaded), ``BN`` or ``SyncBN``.
+        freeze_at: freeze the stem (1) and the stages up to ``res<freeze_at>``; 0 freezes nothing.
+
+    Raises:
+        UnknownNameError: an unknown norm or output name; lists the valid ones.
+    """
+
+    # stage name -> where its blocks begin and end in torchvision's features; ``stem`` has stride 2
+    _STAGES = {"stem": (0, 2), "res2": (2, 4), "res3": (4, 7), "res4": (7, 14), "res5": (14, 18)}
+    _CHANNELS = {"stem": 16, "res2": 24, "res3": 32, "res4": 96, "res5": 320}
+
+    def __init__(
+        self,
+        *,
+        out_features: tuple[str, ...] = ("res3", "res4", "res5"),
+        norm: str = "FrozenBN",
+        freeze_at: int = 0,
+    ) -> None:
+        super().__init__()
+        if norm not in _NORMS:
+            raise unknown_name("MODEL.BACKBONE.MobileNetV2.NORM", norm, _NORMS)
+        for name in out_features:
+            if name not in self._STAGES:
+                raise unknown_name("MODEL.FPN.IN_FEATURES", name, self._STAGES)
+        self._out_features = list(out_features)
+        self._out_feature_channels = {name: self._CHANNELS[name] for name in out_features}
+        order = list(self._STAGES)
+        self._out_feature_strides = {name: 2 ** (order.index(name) + 1) for name in out_features}
+        self.features = _NORMS[norm](mobilenet_v2(weights=None).features[:18])
+        for begin, end in list(self._STAGES.values())[:freeze_at]:
+            FrozenBatchNorm2d.convert_frozen_batchnorm(self.features[begin:end])
+            for parameter in self.features[begin:end].parameters():
+                parameter.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """``(N, 3, H, W)`` -> the named features."""
+        outputs = {}
+        for name, (begin, end) in self._STAGES.items():
+            x = self.features[begin:end](x)
+            if name in self._out_features:
+                outputs[name] = x
+        return outputs
+
+    def map_pretrained(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename foreign MobileNetV2 weights, whose tensors come in this network's order.
+
+        Repositories name the same network's layers differently, in the same order; the classifier
+        and the last 1x1 convolution come behind and are left out.
+
+        Raises:
+            ValueError: the shapes do not follow this network's.
+        """
+        own = _without_counters(self.state_dict())
+        given = _without_counters(weights)
+        pairs = list(zip(own.items(), given.items(), strict=False))
+        if len(given) < len(own) or any(a.shape != b.shape for (_, a), (_, b) in pairs):
+            wrong = next((f"{n} {tuple(b.shape)} where {m} has {tuple(a.shape)}"
+                          for (m, a), (n, b) in pairs if a.shape != b.shape), "the end")  # fmt: skip
+            raise ValueError(
+                f"these weights are no MobileNetV2 of width 1: {len(given)} tensors for "
+                f"{len(own)}, first difference: {wrong}"
+            )
+        return {name: tensor for (name, _), (_, tensor) in pairs}
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop BatchNorm's step counters: FrozenBN has none, and they would shift the order."""
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+@BACKBONES.register(defaults={"NORM": "FrozenBN"}, node="MobileNetV2")
+def build_retinanet_mobilenet_v2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """MobileNetV2 + FPN with P3-P7, P6 from C5 (``MODEL.FPN``, ``MODEL.BACKBONE.MobileNetV2``)."""
+    settings = BACKBONES.settings(cfg, "build_retinanet_mobilenet_v2_fpn_backbone")
+    bottom_up = MobileNetV2(
+        out_features=tuple(cfg.MODEL.FPN.IN_FEATURES),
+        norm=settings["NORM"],
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+    )
+    top = cfg.MODEL.FPN.IN_FEATURES[-1]
+    channels = bottom_up.output_shape()[top].channels
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, in_feature=top),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

@@ -1,0 +1,5 @@
+"""Boxes <-> deltas; one coder a file."""
+
+from retina_plugin.registry import import_submodules
+
+import_submodules(__name__, __path__)

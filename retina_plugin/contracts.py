@@ -1,0 +1,219 @@
+"""What the parts hand each other, and the shape legend that every docstring uses.
+
+N images, A anchors per cell, K classes, R = all anchors of an image, M ground-truth boxes of an
+image, P = positives in the batch. Boxes are XYXY in pixels; logits are before the sigmoid; labels
+are -1 ignore, 0..K-1 object, K background.
+
+The head's maps stay as the convolutions wrote them: level ``l`` has logits ``(N, A_l*K, H, W)``
+and deltas ``(N, A_l*4, H, W)``. Anchor ``r`` of a level lies at cell ``r // A_l`` (row-major) with
+number ``r % A_l`` there; the levels follow each other. :class:`Selection` translates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+IGNORE = -1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some anchors of the batch, sorted by anchor index, so that levels follow each other.
+
+    Attributes:
+        anchor: ``(P,)`` int64, index among the R anchors of an image.
+        image: ``(P,)`` int64, index of the image in the batch.
+        level_counts: how many of them lie on each level; sums to P.
+        level_starts: the first anchor index of each level.
+    """
+
+    anchor: Tensor
+    image: Tensor
+    level_counts: tuple[int, ...]
+    level_starts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+    def index_level(self, level: int, map_: Tensor, dim: int) -> tuple[Tensor, ...]:
+        """Index of this level's anchors into its raw map: image, channel of their first entry, y, x.
+
+        Args:
+            level: number of the level.
+            map_: ``(N, A*dim, H, W)``.
+            dim: entries per anchor (K, or 4).
+        """
+        start = sum(self.level_counts[:level])
+        rows = slice(start, start + self.level_counts[level])
+        width, per_cell = map_.shape[3], map_.shape[1] // dim
+        local = self.anchor[rows] - self.level_starts[level]
+        cell = local // per_cell
+        return self.image[rows], local % per_cell * dim, cell // width, cell % width
+
+    def gather(self, maps: Sequence[Tensor], dim: int) -> Tensor:
+        """All ``dim`` entries of each selected anchor: ``(P, dim)`` out of ``(N, A*dim, H, W)``."""
+        rows = []
+        for level, map_ in enumerate(maps):
+            image, channel, y, x = (i[:, None] for i in self.index_level(level, map_, dim))
+            entry = torch.arange(dim, device=map_.device)
+            rows.append(map_[image, channel + entry, y, x])
+        return torch.cat(rows)
+
+
+@dataclass(frozen=True)
+class DenseTargets:
+    """What every anchor of the batch shall become.
+
+    Attributes:
+        labels: ``(N, R)`` int64 by the legend.
+        matched: ``(N, R)`` int64, index of the matched ground truth within its image; undefined
+            where the label is no object.
+        instances: the ground truth of each image, with any ``gt_*`` fields.
+        anchors: ``(R, 4)``, all levels.
+        level_sizes: number of anchors on each level; sums to R.
+        num_classes: K.
+    """
+
+    labels: Tensor
+    matched: Tensor
+    instances: Sequence[Instances]
+    anchors: Tensor
+    level_sizes: tuple[int, ...]
+    num_classes: int
+
+    def select(self, mask: Tensor) -> Selection:
+        """The anchors where the ``(N, R)`` mask is true."""
+        anchor, image = mask.t().nonzero().unbind(1)  # transposed: sorted by anchor, so by level
+        ends = torch.tensor(self.level_sizes, device=anchor.device).cumsum(0)
+        below = torch.searchsorted(anchor, ends).tolist()
+        starts = [0, *ends.tolist()[:-1]]
+        counts = [end - begin for begin, end in zip([0, *below[:-1]], below, strict=True)]
+        return Selection(anchor, image, tuple(counts), tuple(starts))
+
+    @cached_property
+    def num_positives(self) -> Tensor:
+        """P, as a scalar tensor on the labels' device (no synchronisation)."""
+        return ((self.labels >= 0) & (self.labels < self.num_classes)).sum()
+
+    @cached_property
+    def positives(self) -> Selection:
+        """The anchors assigned to an object."""
+        return self.select((self.labels >= 0) & (self.labels < self.num_classes))
+
+    @cached_property
+    def ignored(self) -> Selection:
+        """The anchors that no loss may look at."""
+        return self.select(self.labels == IGNORE)
+
+    @property
+    def classes(self) -> Tensor:
+        """``(P,)`` int64, the class of each positive."""
+        return self.labels[self.positives.image, self.positives.anchor]
+
+    def field(self, name: str) -> Tensor:
+        """The matched ground truth's field (``gt_boxes``, ``gt_weight``, ...): ``(P, ...)``.
+
+        Raises:
+            KeyError: an image's ground truth has no such field.
+        """
+        values = [self._field_tensor(x, name) for x in self.instances]
+        counts = torch.tensor([len(x) for x in self.instances], device=self.labels.device)
+        offsets = counts.cumsum(0) - counts
+        image, anchor = self.positives.image, self.positives.anchor
+        return torch.cat(values)[self.matched[image, anchor] + offsets[image]]
+
+    @staticmethod
+    def _field_tensor(instances: Instances, name: str) -> Tensor:
+        if not instances.has(name):
+            have = ", ".join(instances.get_fields())
+            raise KeyError(f"the ground truth has no field '{name}', only: {have}")
+        value = instances.get(name)
+        return value.tensor if isinstance(value, Boxes) else value
+
+
+class BoxCoder(Protocol):
+    """Boxes <-> deltas relative to anchors."""
+
+    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """``(P, 4), (P, 4) -> (P, 4)`` deltas."""
+
+    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
+        """``(P, 4), (P, 4) -> (P, 4)`` boxes."""
+
+
+@dataclass(frozen=True)
+class PositiveBoxes:
+    """What a box loss sees: the positives' predictions and ground truth, in both languages.
+
+    Attributes:
+        deltas: ``(P, 4)`` predicted deltas.
+        anchors: ``(P, 4)``.
+        gt_boxes: ``(P, 4)``.
+        coder: translates between the two.
+    """
+
+    deltas: Tensor
+    anchors: Tensor
+    gt_boxes: Tensor
+    coder: BoxCoder
+
+    @cached_property
+    def gt_deltas(self) -> Tensor:
+        """``(P, 4)``, the deltas that would be right."""
+        return self.coder.encode(self.anchors, self.gt_boxes)
+
+    @cached_property
+    def boxes(self) -> Tensor:
+        """``(P, 4)``, the predicted boxes."""
+        return self.coder.decode(self.anchors, self.deltas)
+
+
+class Assigner(Protocol):
+    """Anchors x ground truth -> targets."""
+
+    def __call__(
+        self, anchors: Sequence[Boxes], instances: Sequence[Instances], num_classes: int
+    ) -> DenseTargets:
+        """``anchors``: one ``Boxes`` a level; ``instances``: one a image, ``gt_boxes`` and
+        ``gt_classes`` at least."""
+
+
+class ClassificationLoss(Protocol):
+    """Loss of the class logits, summed over the batch."""
+
+    def __call__(self, logits: Sequence[Tensor], targets: DenseTargets) -> Tensor:
+        """``logits``: a level's ``(N, A*K, H, W)`` each; returns a scalar, not normalised."""
+
+
+class BoxLoss(Protocol):
+    """Loss of the positives' boxes, not summed, so that a weight per object can still apply."""
+
+    def __call__(self, positives: PositiveBoxes) -> Tensor:
+        """Returns ``(P,)``."""
+
+
+class Normalizer(Protocol):
+    """What the sums are divided by."""
+
+    def __call__(self, num_positives: Tensor) -> Tensor:
+        """``num_positives``: scalar tensor P; returns a positive scalar tensor."""
+
+
+class PostProcessor(Protocol):
+    """Head maps -> detections."""
+
+    def __call__(
+        self,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Boxes],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Instances]:
+        """One ``Instances`` an image: ``pred_boxes``, ``scores``, ``pred_classes``."""

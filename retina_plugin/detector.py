@@ -1,0 +1,243 @@
+"""``FocalRetinaNet``: images -> backbone -> head -> losses, or detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    Backbone,
+    build_anchor_generator,
+    build_backbone,
+    detector_postprocess,
+)
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import Tensor, nn
+
+from retina_plugin.contracts import (
+    Assigner,
+    BoxCoder,
+    BoxLoss,
+    ClassificationLoss,
+    Normalizer,
+    PositiveBoxes,
+    PostProcessor,
+)
+from retina_plugin.registry import (
+    ASSIGNERS,
+    BOX_CODERS,
+    BOX_LOSSES,
+    CLS_LOSSES,
+    HEADS,
+    NORMALIZERS,
+    POST_PROCESSORS,
+    check_retinanet_keys,
+    require_registered,
+)
+
+
+class Predictions(NamedTuple):
+    """The head's raw maps and the anchors they speak of, one entry a level.
+
+    Attributes:
+        logits: ``(N, A*K, H, W)`` each.
+        deltas: ``(N, A*4, H, W)`` each.
+        anchors: ``H*W*A`` boxes each, the same for every image.
+    """
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
+    anchors: list[Boxes]
+
+
+@META_ARCH_REGISTRY.register()
+class FocalRetinaNet(DenseDetector):
+    """RetinaNet with every part replaceable; by default equal to Detectron2's.
+
+    With the defaults it gives the losses, gradients and detections of
+    ``detectron2.modeling.meta_arch.RetinaNet`` for the same weights, and reads its checkpoints.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, 2017.
+
+    Args:
+        backbone: a Detectron2 backbone.
+        head: features -> (logits, deltas) per level.
+        head_in_features: names of the backbone's outputs that the head sees, P3 first.
+        anchor_generator: features -> ``Boxes`` per level.
+        num_classes: K.
+        assigner, box_coder, cls_loss, box_loss, normalizer, post_processor: see ``contracts.py``.
+        pixel_mean, pixel_std: one number a channel, in the image's units and channel order.
+        vis_period: every so many steps draw an image with its ground truth and predictions; 0 never.
+        input_format: channel order of the images, for that picture.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: nn.Module,
+        head_in_features: Sequence[str],
+        anchor_generator: nn.Module,
+        num_classes: int,
+        assigner: Assigner,
+        box_coder: BoxCoder,
+        cls_loss: ClassificationLoss,
+        box_loss: BoxLoss,
+        normalizer: Normalizer,
+        post_processor: PostProcessor,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        vis_period: int = 0,
+        input_format: str = "BGR",
+    ) -> None:
+        super().__init__(
+            backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std
+        )
+        self.anchor_generator = anchor_generator
+        self.num_classes = num_classes
+        self.assigner = assigner
+        self.box_coder = box_coder
+        self.cls_loss = cls_loss
+        self.box_loss = box_loss
+        self.normalizer = normalizer
+        self.post_processor = post_processor
+        self.vis_period = vis_period
+        self.input_format = input_format
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Build the parts; ``cfg`` may or may not have seen ``add_retina_config``."""
+        retinanet = cfg.MODEL.RETINANET
+        check_retinanet_keys(cfg)
+        require_registered(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
+        require_registered(
+            ANCHOR_GENERATOR_REGISTRY,
+            cfg.MODEL.ANCHOR_GENERATOR.NAME,
+            "MODEL.ANCHOR_GENERATOR.NAME",
+        )
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        for name in retinanet.IN_FEATURES:
+            if name not in shapes:
+                raise ValueError(
+                    f"MODEL.RETINANET.IN_FEATURES asks for '{name}', but the backbone "
+                    f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(shapes)}"
+                )
+        feature_shapes = [shapes[name] for name in retinanet.IN_FEATURES]
+        anchor_generator = build_anchor_generator(cfg, feature_shapes)
+        box_coder = BOX_CODERS.build(cfg)
+        return {
+            "backbone": backbone,
+            "head": HEADS.build(
+                cfg, input_shape=feature_shapes, num_anchors=anchor_generator.num_anchors
+            ),
+            "head_in_features": retinanet.IN_FEATURES,
+            "anchor_generator": anchor_generator,
+            "num_classes": retinanet.NUM_CLASSES,
+            "assigner": ASSIGNERS.build(cfg),
+            "box_coder": box_coder,
+            "cls_loss": CLS_LOSSES.build(cfg),
+            "box_loss": BOX_LOSSES.build(cfg),
+            "normalizer": NORMALIZERS.build(cfg),
+            "post_processor": POST_PROCESSORS.build(cfg, coder=box_coder),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "vis_period": cfg.VIS_PERIOD,
+            "input_format": cfg.INPUT.FORMAT,
+        }
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Detectron2's batch -> a dict of losses in training, else one dict an image.
+
+        Args:
+            batched_inputs: each has ``image`` ``(C, H, W)``; in training ``instances`` with
+                ``gt_boxes`` and ``gt_classes``; else optionally ``height`` and ``width``, the size
+                that the detections are scaled to.
+
+        Returns:
+            ``{"loss_cls", "loss_box_reg"}``, or ``[{"instances": Instances}, ...]``.
+        """
+        images = self.preprocess_image(batched_inputs)
+        predictions = self.predict(images)
+        if not self.training:
+            return self._rescale(self.detect(predictions, images), batched_inputs)
+        if self._picture_is_due():
+            self._draw_picture(batched_inputs, predictions, images)
+        return self.losses(predictions, self._ground_truth(batched_inputs))
+
+    def predict(self, images: ImageList) -> Predictions:
+        """Backbone, head and anchors."""
+        features = self.backbone(images.tensor)
+        features = [features[name] for name in self.head_in_features]
+        logits, deltas = self.head(features)
+        return Predictions(logits, deltas, self.anchor_generator(features))
+
+    def losses(
+        self, predictions: Predictions, instances: Sequence[Instances]
+    ) -> dict[str, Tensor]:
+        """Losses of the batch, each divided by the normalizer.
+
+        Args:
+            predictions: see :class:`Predictions`.
+            instances: ground truth, on the model's device: ``gt_boxes``, ``gt_classes``.
+        """
+        targets = self.assigner(predictions.anchors, instances, self.num_classes)
+        positives = PositiveBoxes(
+            deltas=targets.positives.gather(predictions.deltas, 4),
+            anchors=targets.anchors[targets.positives.anchor],
+            gt_boxes=targets.field("gt_boxes"),
+            coder=self.box_coder,
+        )
+        sums = {
+            "loss_cls": self.cls_loss(predictions.logits, targets),
+            "loss_box_reg": self.box_loss(positives).sum(),
+        }
+        if has_event_storage():
+            per_image = len(targets.positives) / len(instances)
+            get_event_storage().put_scalar("num_pos_anchors", per_image)
+        normalizer = self.normalizer(targets.num_positives)
+        return {name: total / normalizer for name, total in sums.items()}
+
+    def detect(self, predictions: Predictions, images: ImageList) -> list[Instances]:
+        """Detections in the pixels of the (resized) input images."""
+        return self.post_processor(*predictions, images.image_sizes)
+
+    def _rescale(
+        self, detections: list[Instances], batched_inputs: list[dict[str, Any]]
+    ) -> list[dict[str, Instances]]:
+        """To the size that each input asks for, clipped to it, empty boxes dropped."""
+        outputs = []
+        for found, given in zip(detections, batched_inputs, strict=True):
+            height, width = (given.get(x, y) for x, y in zip(("height", "width"), found.image_size, strict=True))
+            outputs.append({"instances": detector_postprocess(found, height, width)})
+        return outputs
+
+    def _ground_truth(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
+        for given in batched_inputs:
+            if "instances" not in given:
+                raise ValueError(
+                    f"image {given.get('file_name', '(no file name)')} came without 'instances' in "
+                    "training: the data loader's mapper must add them (Detectron2's DatasetMapper "
+                    "does with is_train=True)"
+                )
+        return [given["instances"].to(self.device) for given in batched_inputs]
+
+    def _picture_is_due(self) -> bool:
+        if self.vis_period <= 0 or not has_event_storage():
+            return False
+        return get_event_storage().iter % self.vis_period == 0
+
+    @torch.no_grad()
+    def _draw_picture(
+        self, batched_inputs: list[dict[str, Any]], predictions: Predictions, images: ImageList
+    ) -> None:
+        """Ground truth above predictions, to the event storage (TensorBoard's images)."""
+        self.visualize_training(batched_inputs, self.detect(predictions, images))

@@ -1,0 +1,1 @@
+"""Around the model: config files, set-up, workers, trainer, checkpoints."""

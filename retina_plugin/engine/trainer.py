@@ -1,0 +1,93 @@
+"""Detectron2's trainer with the plugin's parts, on CUDA and on CPU workers alike."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import nn
+
+from retina_plugin.data.mapper import RetinaDatasetMapper
+from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.engine.solver import build_optimizer
+from retina_plugin.evaluation.build import build_evaluator
+
+
+class RetinaTrainer(DefaultTrainer):
+    """``DefaultTrainer`` with the plugin's mapper, optimizers, checkpointer and evaluators.
+
+    Only the construction is our own: Detectron2's wraps the model for one GPU a worker, which fails
+    for workers on CPUs.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        parallel = distribute(model)
+        self._trainer = build_step(parallel, loader, optimizer, amp=cfg.SOLVER.AMP.ENABLED)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = RetinaCheckpointer(
+            parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """See :func:`retina_plugin.engine.solver.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Detectron2's loader with the plugin's mapper."""
+        return build_detection_train_loader(cfg, mapper=RetinaDatasetMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Detectron2's loader with the plugin's mapper."""
+        mapper = RetinaDatasetMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """By the data set's type; results under ``OUTPUT_DIR/inference/<data set>``."""
+        return build_evaluator(dataset_name, Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """Wrap the model for the workers, where there is more than one."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    devices = {"device_ids": None} if on_cpu else {}
+    return create_ddp_model(model, broadcast_buffers=False, **devices)
+
+
+def build_step(
+    model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer, *, amp: bool
+) -> SimpleTrainer:
+    """Detectron2's training step, in mixed precision on request.
+
+    Raises:
+        ValueError: mixed precision without CUDA.
+    """
+    if not amp:
+        return SimpleTrainer(model, loader, optimizer)
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        raise ValueError(
+            f"SOLVER.AMP.ENABLED is True, but Detectron2's mixed precision needs CUDA and the "
+            f"model is on {device}: set SOLVER.AMP.ENABLED False"
+        )
+    return AMPTrainer(model, loader, optimizer)

@@ -1,0 +1,116 @@
+"""The sum that every loss of the focal family shares: dense background, sparse objects.
+
+Nearly every anchor is background, and its term needs nothing but its own logit. So the background
+term and its analytic gradient are computed in one pass over the head's raw maps, with no transpose,
+one-hot target or masked copy; the few entries that are no background are cut out before the pass,
+and what the objects contribute is written into the same gradient afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from retina_plugin.contracts import DenseTargets
+
+Background = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Logits (any shape) -> loss and d loss / d logit of the same shape; both 0 at -inf."""
+
+Objects = Callable[[Tensor], Tensor]
+"""``(P,)`` logits of the positives' own classes -> ``(P,)`` losses, by ordinary autograd."""
+
+CHUNK = 1 << 16  # entries a pass: keeps a chunk's temporaries in a CPU core's cache
+
+
+def dense_sum(
+    logits: Sequence[Tensor], targets: DenseTargets, background: Background, objects: Objects
+) -> Tensor:
+    """Sum of ``background`` over all logits, but ``objects`` at the positives, 0 where ignored.
+
+    Args:
+        logits: a level's ``(N, A*K, H, W)`` each.
+        targets: see :class:`~retina_plugin.contracts.DenseTargets`.
+        background: term of an entry whose target is 0.
+        objects: term of the entry of a positive anchor's own class.
+
+    Returns:
+        Scalar; computed in fp32 at least, whatever the logits' type.
+    """
+    return _DenseSum.apply(targets, background, objects, *logits)
+
+
+class _DenseSum(torch.autograd.Function):
+    """The forward pass fills one buffer per map with the gradient, the backward pass scales it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, targets: DenseTargets, background: Background, objects: Objects, *logits: Tensor
+    ) -> Tensor:
+        own_class = [_own_class_entries(targets, map_, i) for i, map_ in enumerate(logits)]
+        total, object_gradients = _object_loss(
+            objects, [map_[at] for map_, at in zip(logits, own_class, strict=True)]
+        )
+        gradients = []
+        for level, (map_, at) in enumerate(zip(logits, own_class, strict=True)):
+            buffer = map_.detach().to(
+                _working_type(map_.dtype), copy=True, memory_format=torch.contiguous_format
+            )
+            buffer[at] = -torch.inf
+            _cut_out_ignored(targets, buffer, level)
+            total = total + _background_pass(background, buffer)
+            buffer[at] = object_gradients[level]
+            gradients.append(buffer.to(map_.dtype))
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = ((g * grad_output).to(g.dtype) for g in ctx.saved_tensors)
+        return None, None, None, *scaled
+
+
+def _working_type(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _own_class_entries(targets: DenseTargets, map_: Tensor, level: int) -> tuple[Tensor, ...]:
+    """Index of the positives' own-class logits in one level's map."""
+    selection = targets.positives
+    image, channel, y, x = selection.index_level(level, map_, targets.num_classes)
+    start = sum(selection.level_counts[:level])
+    classes = targets.classes[start : start + selection.level_counts[level]]
+    return image, channel + classes, y, x
+
+
+def _cut_out_ignored(targets: DenseTargets, buffer: Tensor, level: int) -> None:
+    """Set all logits of the ignored anchors of one level to -inf, where the background is 0."""
+    image, channel, y, x = targets.ignored.index_level(level, buffer, targets.num_classes)
+    entry = torch.arange(targets.num_classes, device=buffer.device)
+    buffer[image[:, None], channel[:, None] + entry, y[:, None], x[:, None]] = -torch.inf
+
+
+def _object_loss(objects: Objects, logits: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+    """Sum of the positives' losses and its gradient, split by level like ``logits``."""
+    joined = torch.cat([x.detach().to(_working_type(x.dtype)) for x in logits])
+    with torch.enable_grad():
+        joined.requires_grad_()
+        loss = objects(joined).sum()
+        (gradient,) = torch.autograd.grad(loss, joined)
+    return loss.detach(), gradient.split([len(x) for x in logits])
+
+
+def _background_pass(background: Background, buffer: Tensor) -> Tensor:
+    """Sum of the background term over ``buffer``, which is overwritten by its gradient."""
+    flat = buffer.view(-1)
+    sums = []
+    # a GPU has no cache to fit and pays per kernel: there the whole map is one chunk
+    for chunk in flat.split(CHUNK) if flat.device.type == "cpu" else (flat,):
+        loss, gradient = background(chunk)
+        sums.append(loss.sum())
+        chunk.copy_(gradient)
+    return torch.stack(sums).sum() if sums else flat.sum()

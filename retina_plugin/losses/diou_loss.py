@@ -1,0 +1,23 @@
+"""Distance IoU loss of the decoded boxes."""
+
+from __future__ import annotations
+
+from detectron2.layers import diou_loss
+from torch import Tensor, nn
+
+from retina_plugin.contracts import PositiveBoxes
+from retina_plugin.registry import BOX_LOSSES
+
+
+@BOX_LOSSES.register(alias="diou")
+class DIoULoss(nn.Module):
+    """``1 - IoU + d^2 / c^2``.
+
+    d is the distance of the centres, c the diagonal of the smallest box around both.
+
+    Source: Zheng et al. 2020, equation 7; ``detectron2.layers.diou_loss``.
+    """
+
+    def forward(self, positives: PositiveBoxes) -> Tensor:
+        """Returns ``(P,)``, each in [0, 2]."""
+        return diou_loss(positives.boxes, positives.gt_boxes, reduction="none")
