@@ -43,7 +43,7 @@ class Selection:
         return len(self.anchor)
 
     def index_level(self, level: int, map_: Tensor, dim: int) -> tuple[Tensor, ...]:
-        """Index of this level's anchors into its raw map: image, channel of their first entry, y, x.
+        """Index of this level's anchors into its raw map: image, first channel, y, x.
 
         Args:
             level: number of the level.

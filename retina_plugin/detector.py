@@ -74,7 +74,7 @@ class FocalRetinaNet(DenseDetector):
         num_classes: K.
         assigner, box_coder, cls_loss, box_loss, normalizer, post_processor: see ``contracts.py``.
         pixel_mean, pixel_std: one number a channel, in the image's units and channel order.
-        vis_period: every so many steps draw an image with its ground truth and predictions; 0 never.
+        vis_period: draw a picture of ground truth and predictions every so many steps; 0 never.
         input_format: channel order of the images, for that picture.
     """
 
@@ -180,9 +180,7 @@ class FocalRetinaNet(DenseDetector):
         logits, deltas = self.head(features)
         return Predictions(logits, deltas, self.anchor_generator(features))
 
-    def losses(
-        self, predictions: Predictions, instances: Sequence[Instances]
-    ) -> dict[str, Tensor]:
+    def losses(self, predictions: Predictions, instances: Sequence[Instances]) -> dict[str, Tensor]:
         """Losses of the batch, each divided by the normalizer.
 
         Args:
@@ -216,7 +214,8 @@ class FocalRetinaNet(DenseDetector):
         """To the size that each input asks for, clipped to it, empty boxes dropped."""
         outputs = []
         for found, given in zip(detections, batched_inputs, strict=True):
-            height, width = (given.get(x, y) for x, y in zip(("height", "width"), found.image_size, strict=True))
+            height = given.get("height", found.image_size[0])
+            width = given.get("width", found.image_size[1])
             outputs.append({"instances": detector_postprocess(found, height, width)})
         return outputs
 

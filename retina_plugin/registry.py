@@ -20,9 +20,9 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.config.defaults import _C
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY
-from fvcore.common.config import CfgNode
 from fvcore.common.registry import Registry
 
 NAME = "NAME"
@@ -122,7 +122,11 @@ class Role(Registry):
     def config_defaults(self) -> CfgNode:
         """The role's config node as ``add_retina_config`` mounts it."""
         node = CfgNode(
-            {self._nodes[name]: CfgNode(values) for name, values in self._defaults.items() if values}
+            {
+                self._nodes[name]: CfgNode(values)
+                for name, values in self._defaults.items()
+                if values
+            }
         )
         if self._selected_by_name and self.default is not None:
             node[NAME] = self.default

@@ -83,12 +83,12 @@ class MobileNetV2(Backbone):
         own = _without_counters(self.state_dict())
         given = _without_counters(weights)
         pairs = list(zip(own.items(), given.items(), strict=False))
-        if len(given) < len(own) or any(a.shape != b.shape for (_, a), (_, b) in pairs):
-            wrong = next((f"{n} {tuple(b.shape)} where {m} has {tuple(a.shape)}"
-                          for (m, a), (n, b) in pairs if a.shape != b.shape), "the end")  # fmt: skip
+        wrong = [(a, b) for a, b in pairs if a[1].shape != b[1].shape]
+        if len(given) < len(own) or wrong:
+            (name, have), (other, came) = wrong[0] if wrong else pairs[-1]
             raise ValueError(
-                f"these weights are no MobileNetV2 of width 1: {len(given)} tensors for "
-                f"{len(own)}, first difference: {wrong}"
+                f"these weights are no MobileNetV2 of width 1: {len(given)} tensors for {len(own)};"
+                f" {other} {tuple(came.shape)} came for {name} {tuple(have.shape)}"
             )
         return {name: tensor for (name, _), (_, tensor) in pairs}
 

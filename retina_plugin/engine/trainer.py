@@ -46,6 +46,14 @@ class RetinaTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Detectron2's, in the memory layout of ``MODEL.CHANNELS_LAST``."""
+        model = super().build_model(cfg)
+        if cfg.MODEL.get("CHANNELS_LAST", False):
+            model = model.to(memory_format=torch.channels_last)
+        return model
+
+    @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """See :func:`retina_plugin.engine.solver.build_optimizer`."""
         return build_optimizer(cfg, model)

@@ -80,7 +80,7 @@ class FocalRetinaNetHead(RetinaNetHead):
         }
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """A level's ``(N, C, H, W)`` each -> logits ``(N, A*K, H, W)``, deltas ``(N, A*4, H, W)``."""
+        """``(N, C, H, W)`` a level -> logits ``(N, A*K, H, W)``, deltas ``(N, A*4, H, W)``."""
         if not isinstance(self.cls_score, nn.ModuleDict):
             return super().forward(features)
         logits = [

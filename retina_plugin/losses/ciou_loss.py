@@ -13,8 +13,8 @@ from retina_plugin.registry import BOX_LOSSES
 class CIoULoss(nn.Module):
     """``1 - IoU + d^2 / c^2 + alpha v``.
 
-    DIoU plus the aspect ratio: v = (4 / pi^2) (atan w_g/h_g - atan w/h)^2, alpha = v / (1 - IoU + v)
-    without gradient.
+    DIoU plus the aspect ratio: v = (4 / pi^2) (atan w_g/h_g - atan w/h)^2, and
+    alpha = v / (1 - IoU + v), taken without gradient.
 
     Source: Zheng et al. 2020, equations 8-11; ``detectron2.layers.ciou_loss``.
     """

@@ -11,9 +11,7 @@ from retina_plugin.normalizers.positive_count import count_positives
 from retina_plugin.registry import NORMALIZERS
 
 
-@NORMALIZERS.register(
-    defaults={"MOMENTUM": 0.9, "INITIAL": 100.0, "AVERAGE_OVER_WORKERS": False}
-)
+@NORMALIZERS.register(defaults={"MOMENTUM": 0.9, "INITIAL": 100.0, "AVERAGE_OVER_WORKERS": False})
 class EMANormalizer(nn.Module):
     """Exponential moving average ``e = m * e + (1 - m) * max(P, 1)``, updated, then returned.
 

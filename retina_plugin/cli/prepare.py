@@ -1,0 +1,46 @@
+"""Make a data set from files of installed packages: tree crowns or digits.
+
+The sets are COCO json and images under `$DETECTRON2_DATASETS` (or `./datasets`), Detectron2's own
+convention.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import click
+
+from retina_plugin.data.crowns import prepare_crowns
+from retina_plugin.data.digits import prepare_digits
+
+PREPARE = {"crowns": prepare_crowns, "digits": prepare_digits}
+
+
+def default_folder(name: str) -> Path:
+    """Where Detectron2 looks for the data set `name`."""
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser() / name
+
+
+@click.command(name="prepare")
+@click.argument("name", type=click.Choice(list(PREPARE)), metavar="[crowns|digits]")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to make.  [default: $DETECTRON2_DATASETS/NAME or datasets/NAME]",
+)
+def command(name: str, out: Path | None) -> None:
+    """Make a data set from files of installed packages; nothing is done if it is there already.
+
+    \b
+    crowns  aerial photographs with hand-drawn boxes of trees: train, val, two test sets
+    digits  handwritten digits drawn on photographs, ten classes: train, val
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    out = out or default_folder(name)
+    try:
+        PREPARE[name](out)
+    except OSError as error:  # a package that is missing, a full disk, no right to write
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{name} are ready in {out}")

@@ -1,0 +1,1 @@
+"""Data sets: files of installed packages made into COCO json, and what reads them."""

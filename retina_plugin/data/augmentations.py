@@ -1,0 +1,140 @@
+"""Augmentations from yaml: ``INPUT.AUGMENTATIONS`` names Detectron2's transforms or these."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import build_augmentation
+from fvcore.common.registry import Registry
+from fvcore.transforms.transform import Transform
+
+from retina_plugin.registry import unknown_name
+
+AUGMENTATIONS = Registry("augmentation")
+KEY = "INPUT.AUGMENTATIONS"
+
+
+def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    """What ``INPUT.AUGMENTATIONS`` lists, or Detectron2's own where it is empty or absent.
+
+    Raises:
+        UnknownNameError: an unknown name or argument; lists the valid ones.
+        ValueError: an entry is no mapping with ``NAME``, or the transform refuses its arguments.
+    """
+    entries = cfg.INPUT.get("AUGMENTATIONS") or []
+    if entries:
+        return [_build(dict(entry)) for entry in entries]
+    augmentations = build_augmentation(cfg, is_train=True)
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    return augmentations
+
+
+def _build(entry: dict[str, Any]) -> T.Augmentation:
+    name = entry.pop("NAME", None)
+    if name is None:
+        raise ValueError(f"{KEY}: each entry needs a NAME, got {entry}")
+    factories = _factories()
+    if name not in factories:
+        raise unknown_name(KEY, name, factories)
+    parameters = inspect.signature(factories[name]).parameters
+    for argument in entry:
+        if argument not in parameters:
+            raise unknown_name(f"{KEY}: {name}", argument, parameters)
+    try:
+        return factories[name](**entry)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"{KEY}: {name} does not take {entry}: {error}") from error
+
+
+def _factories() -> dict[str, type[T.Augmentation]]:
+    """All augmentations by name: Detectron2's classes and the registered ones."""
+    stock = {
+        name: value
+        for name, value in vars(T).items()
+        if inspect.isclass(value) and issubclass(value, T.Augmentation)
+    }
+    return {**stock, **dict(AUGMENTATIONS)}
+
+
+@AUGMENTATIONS.register()
+class RandomQuarterTurn(T.Augmentation):
+    """Turn by 0, 90, 180 or 270 degrees, exactly: no pixel is interpolated, boxes stay tight.
+
+    For pictures with no upright side, such as those from above.
+    """
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """A turn of the ``(H, W, C)`` image."""
+        return QuarterTurn(turns=np.random.randint(4), height=image.shape[0], width=image.shape[1])
+
+
+class QuarterTurn(Transform):
+    """Counter-clockwise quarter turns of an image of known size."""
+
+    def __init__(self, *, turns: int, height: int, width: int) -> None:
+        super().__init__()
+        self.turns = turns % 4
+        self.height = height
+        self.width = width
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """``(H, W[, C])`` -> the turned image."""
+        return np.ascontiguousarray(np.rot90(img, self.turns))
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """``(M, 2)`` x, y in pixels, edges at 0 and W."""
+        x, y = coords[:, 0], coords[:, 1]
+        turned = {
+            0: (x, y),
+            1: (y, self.width - x),
+            2: (self.width - x, self.height - y),
+            3: (self.height - y, x),
+        }[self.turns]
+        return np.stack(turned, axis=1)
+
+    def inverse(self) -> Transform:
+        """The turn back."""
+        height, width = self.height, self.width
+        if self.turns % 2:
+            height, width = width, height
+        return QuarterTurn(turns=-self.turns, height=height, width=width)
+
+
+@AUGMENTATIONS.register()
+class RandomZoomCrop(T.Augmentation):
+    """A square of random place and size, resized to ``size``: scale jitter at a crop's cost.
+
+    The zoom is ``exp(U(log zoom[0], log zoom[1]))``; the square of ``size / zoom`` pixels is cut
+    out before it is resized, so the cost does not grow with the image. It never exceeds the image:
+    small images are zoomed in further.
+
+    Args:
+        size: pixels of the result's sides.
+        zoom: smallest and largest zoom.
+
+    Raises:
+        ValueError: sizes are not positive, or the zooms do not rise.
+    """
+
+    def __init__(self, size: int, zoom: tuple[float, float] = (1.0, 1.0)) -> None:
+        super().__init__()
+        if size <= 0 or len(zoom) != 2 or not 0 < zoom[0] <= zoom[1]:
+            raise ValueError(f"size and zoom must be positive and zoom rise, got {size}, {zoom}")
+        self.size = size
+        self.zoom = tuple(zoom)
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """A crop of the ``(H, W, C)`` image, then a resize."""
+        height, width = image.shape[:2]
+        zoom = math.exp(np.random.uniform(*map(math.log, self.zoom)))
+        side = max(1, min(round(self.size / zoom), height, width))
+        x = np.random.randint(width - side + 1)
+        y = np.random.randint(height - side + 1)
+        crop = T.CropTransform(x, y, side, side, width, height)
+        return T.TransformList([crop, T.ResizeTransform(side, side, self.size, self.size)])
