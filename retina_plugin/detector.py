@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
@@ -30,6 +31,7 @@ from retina_plugin.contracts import (
     PositiveBoxes,
     PostProcessor,
 )
+from retina_plugin.drawing import GROUND_TRUTH, PREDICTION, beside, draw_boxes
 from retina_plugin.registry import (
     ASSIGNERS,
     BOX_CODERS,
@@ -41,6 +43,8 @@ from retina_plugin.registry import (
     check_retinanet_keys,
     require_registered,
 )
+
+_PICTURE_BOXES = 20
 
 
 class Predictions(NamedTuple):
@@ -238,5 +242,12 @@ class FocalRetinaNet(DenseDetector):
     def _draw_picture(
         self, batched_inputs: list[dict[str, Any]], predictions: Predictions, images: ImageList
     ) -> None:
-        """Ground truth above predictions, to the event storage (TensorBoard's images)."""
-        self.visualize_training(batched_inputs, self.detect(predictions, images))
+        """Ground truth beside the best predictions, to the event storage (TensorBoard's images)."""
+        given, found = batched_inputs[0], self.detect(predictions, images)[0]
+        image = convert_image_to_rgb(given["image"].permute(1, 2, 0), self.input_format)
+        image = torch.from_numpy(image.astype("uint8").copy()).permute(2, 0, 1)
+        best = found.pred_boxes.tensor[:_PICTURE_BOXES].cpu()
+        left = draw_boxes(image, given["instances"].gt_boxes.tensor.cpu(), GROUND_TRUTH)
+        picture = beside([left, draw_boxes(image, best, PREDICTION)])
+        name = f"ground truth | {_PICTURE_BOXES} best predictions"
+        get_event_storage().put_image(name, picture.numpy())

@@ -72,16 +72,22 @@ class Findings:
                 other.level, where, other.what, other.advice, other.count, list(other.examples)
             )
 
-    def settle(self) -> list[Finding]:
-        """Log warnings and information, then raise if there is an error; returns the findings.
+    def log(self) -> None:
+        """Log warnings and information."""
+        for finding in self:
+            if finding.level < logging.ERROR:
+                logger.log(finding.level, str(finding))
+
+    def has_errors(self) -> bool:
+        """Whether anything forbids to go on."""
+        return any(finding.level >= logging.ERROR for finding in self)
+
+    def raise_errors(self) -> None:
+        """Raise if there is an error.
 
         Raises:
             DataError: lists every error.
         """
-        for finding in self:
-            if finding.level < logging.ERROR:
-                logger.log(finding.level, str(finding))
-        errors = [str(x) for x in self if x.level >= logging.ERROR]
+        errors = [str(finding) for finding in self if finding.level >= logging.ERROR]
         if errors:
             raise DataError("\n".join([f"{len(errors)} problem(s) in the data:", *errors]))
-        return list(self)

@@ -17,8 +17,9 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from retina_plugin.data.checks import DataError, check_datasets
+from retina_plugin.data.checks import check_datasets
 from retina_plugin.data.coco_registration import register_datasets
+from retina_plugin.data.findings import DataError
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.safe_yaml import ConfigFileError

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from retina_plugin.contracts import DenseTargets
 
@@ -52,7 +51,9 @@ class _DenseSum(torch.autograd.Function):
     ) -> Tensor:
         own_class = [_own_class_entries(targets, map_, i) for i, map_ in enumerate(logits)]
         total, object_gradients = _object_loss(
-            objects, [map_[at] for map_, at in zip(logits, own_class, strict=True)]
+            objects,
+            [map_[at] for map_, at in zip(logits, own_class, strict=True)],
+            any(ctx.needs_input_grad),
         )
         gradients = []
         for level, (map_, at) in enumerate(zip(logits, own_class, strict=True)):
@@ -63,15 +64,21 @@ class _DenseSum(torch.autograd.Function):
             _cut_out_ignored(targets, buffer, level)
             total = total + _background_pass(background, buffer)
             buffer[at] = object_gradients[level]
-            gradients.append(buffer.to(map_.dtype))
+            gradients.append(buffer)
         ctx.save_for_backward(*gradients)
+        ctx.dtypes = [map_.dtype for map_ in logits]
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = ((g * grad_output).to(g.dtype) for g in ctx.saved_tensors)
-        return None, None, None, *scaled
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "this loss has first derivatives only (its gradient is analytic), but the backward "
+                "pass ran with create_graph=True"
+            )
+        # to fp16 only after the loss scale is in: without it most gradients would underflow there
+        gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return None, None, None, *((g * grad_output).to(dtype) for g, dtype in gradients)
 
 
 def _working_type(dtype: torch.dtype) -> torch.dtype:
@@ -94,13 +101,16 @@ def _cut_out_ignored(targets: DenseTargets, buffer: Tensor, level: int) -> None:
     buffer[image[:, None], channel[:, None] + entry, y[:, None], x[:, None]] = -torch.inf
 
 
-def _object_loss(objects: Objects, logits: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-    """Sum of the positives' losses and its gradient, split by level like ``logits``."""
+def _object_loss(
+    objects: Objects, logits: Sequence[Tensor], needs_gradient: bool
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Sum of the positives' losses and its gradient (or 0), split by level like ``logits``."""
     joined = torch.cat([x.detach().to(_working_type(x.dtype)) for x in logits])
-    with torch.enable_grad():
-        joined.requires_grad_()
-        loss = objects(joined).sum()
-        (gradient,) = torch.autograd.grad(loss, joined)
+    gradient = torch.zeros_like(joined)
+    with torch.set_grad_enabled(needs_gradient):
+        loss = objects(joined.requires_grad_(needs_gradient)).sum()
+        if needs_gradient:
+            (gradient,) = torch.autograd.grad(loss, joined)
     return loss.detach(), gradient.split([len(x) for x in logits])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,8 +33,12 @@ def focal_background(logits: Tensor, alpha: float, gamma: float) -> tuple[Tensor
 
 
 def focal_objects(logits: Tensor, alpha: float, gamma: float | Tensor) -> Tensor:
-    """Focal loss of target 1: ``alpha (1 - p)^gamma softplus(-x)``; differentiable, any shape."""
-    loss = logits.neg().sigmoid().pow(gamma) * F.softplus(-logits)
+    """Focal loss of target 1: ``-alpha (1 - p)^gamma log p``; differentiable, any shape.
+
+    ``(1 - p)^gamma`` goes through its logarithm: where 1 - p underflows, the derivative of a power
+    below 1 would be infinite.
+    """
+    loss = -torch.exp(gamma * F.logsigmoid(-logits)) * F.logsigmoid(logits)
     return loss * alpha if alpha >= 0 else loss
 
 

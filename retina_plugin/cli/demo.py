@@ -1,0 +1,112 @@
+"""Train a detector of tree crowns, test it on two other places, draw what it sees."""
+
+from __future__ import annotations
+
+import logging
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import click
+from detectron2.config import CfgNode
+from detectron2.utils.logger import setup_logger
+from tabulate import tabulate
+
+from retina_plugin.cli.prepare import default_folder
+from retina_plugin.data.coco_json import SplitPaths
+from retina_plugin.data.coco_registration import register_datasets
+from retina_plugin.data.crowns import prepare_crowns
+from retina_plugin.engine.setup import argument_parser, setup, user_errors
+from retina_plugin.engine.trainer import RetinaTrainer
+from retina_plugin.evaluation.curves import draw_curves
+from retina_plugin.evaluation.pictures import draw_pairs
+
+CONFIG = Path("configs/crowns.yaml")
+TESTS = {
+    "val": "validation strip of YELL_528 (tuned on)",
+    "yell_541": "YELL_541 (test: same site, other photograph)",
+    "osbs_029": "OSBS_029 (test: other site)",
+}
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@click.command(name="demo")
+@click.option("--config-file", default=CONFIG, type=click.Path(path_type=Path), show_default=True)
+@click.option("--out", default=Path("output/demo"), type=click.Path(path_type=Path))
+@click.option("--seed", default=1, show_default=True)
+@click.argument("overrides", nargs=-1)
+def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...]) -> None:
+    """Train a detector of tree crowns, test it on two other places, draw what it sees.
+
+    OVERRIDES are config keys and values, as train_net.py takes them.
+    """
+    begin = time.monotonic()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with user_errors():
+        paths = prepare_crowns(default_folder("crowns"))
+        cfg = _config(config_file, out, ["SEED", str(seed), *overrides], paths)
+        trainer = RetinaTrainer(cfg)
+        trainer.resume_or_load(resume=False)
+        trainer.train()
+        results = RetinaTrainer.test(_test_config(cfg, paths), trainer.model)
+    made = [*_draw(out), out / "model_final.pth", out / "metrics.json", out / "log.txt"]
+    click.echo(_summary(results, made, seed, (time.monotonic() - begin) / 60))
+
+
+def _config(
+    config_file: Path, out: Path, overrides: list[str], paths: dict[str, SplitPaths]
+) -> CfgNode:
+    """The checked config, on the data that were just prepared."""
+    data = []
+    for split, name in (("TRAIN", "train"), ("TEST", "val")):
+        key = f"DATASETS.COCO.{split}"
+        data += [f"{key}.JSON", str(paths[name].json), f"{key}.IMAGES", str(paths[name].images)]
+    arguments: Namespace = argument_parser().parse_args(["--config-file", str(config_file)])
+    arguments.opts = [*data, "OUTPUT_DIR", str(out), *overrides]
+    _keep_dumps_off_the_screen(out)
+    return setup(arguments)
+
+
+def _keep_dumps_off_the_screen(out: Path) -> None:
+    """Detectron2 logs the whole environment, config and model; ``log.txt`` has them all."""
+    detectron2 = setup_logger(str(out), distributed_rank=0)  # as default_setup will, and finds it
+    for handler in detectron2.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.addFilter(lambda record: record.getMessage().count("\n") < 2)
+
+
+def _test_config(cfg: CfgNode, paths: dict[str, SplitPaths]) -> CfgNode:
+    """The same with all three sets to evaluate on."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = ()
+    test = cfg.DATASETS.COCO.TEST
+    test.NAME = [f"crowns_{name}" for name in TESTS]
+    test.JSON = [str(paths[name].json) for name in TESTS]
+    test.IMAGES = [str(paths[name].images) for name in TESTS]
+    register_datasets(cfg)
+    return cfg
+
+
+def _draw(out: Path) -> list[Path]:
+    """All pictures of the run."""
+    pictures = [draw_curves(out / "metrics.json", out / "curves.png")]
+    for name in TESTS:
+        predictions = out / "inference" / f"crowns_{name}" / "coco_instances_results.json"
+        pictures.append(draw_pairs(f"crowns_{name}", predictions, out / f"{name}.png"))
+    return pictures
+
+
+def _summary(results: dict[str, Any], paths: list[Path], seed: int, minutes: float) -> str:
+    """The AP table and where everything is."""
+    rows = [
+        [title, *(f"{results[f'crowns_{name}']['bbox'][metric]:.1f}" for metric in METRICS)]
+        for name, title in TESTS.items()
+    ]
+    files = "\n".join(f"  {path.resolve()}" for path in paths)
+    return (
+        f"\n{tabulate(rows, headers=['data set', *METRICS], tablefmt='github')}\n\n"
+        f"One class, one training scene, small tests, seed {seed}, {minutes:.1f} minutes in all.\n"
+        f"{files}"
+    )

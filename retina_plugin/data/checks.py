@@ -1,0 +1,296 @@
+"""Look at every record, box and image file before training, not in its third hour."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from logging import ERROR, INFO, WARNING, getLogger
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from retina_plugin.data.coco_file import read_coco_file
+from retina_plugin.data.findings import Finding, Findings
+from retina_plugin.registry import unknown_name
+
+MIN_SIDE = 1e-5  # pixels; Detectron2's filter_empty_instances drops what is not longer
+THREADS = 16
+JPEG_END = b"\xff\xd9"
+PNG_END = b"IEND\xaeB`\x82"
+EXIF_ORIENTATION = 0x0112
+
+logger = getLogger(__name__)
+Record = dict[str, Any]
+
+
+class Kind(NamedTuple):
+    """What may be said of a box, or of a file."""
+
+    level: int
+    what: str
+    in_training: str
+    in_evaluation: str
+
+
+BOX_KINDS = {
+    "malformed": Kind(
+        ERROR, "boxes that are not 4 finite numbers", *["Correct or remove these boxes."] * 2
+    ),
+    "mode": Kind(
+        ERROR, "boxes whose bbox_mode is not XYXY_ABS or XYWH_ABS", *["Convert these boxes."] * 2
+    ),
+    "class": Kind(
+        ERROR,
+        "boxes whose category_id is not from 0 to MODEL.RETINANET.NUM_CLASSES - 1",
+        *["Correct NUM_CLASSES, or the data."] * 2,
+    ),
+    # Detectron2 does not drop these: its transforms sort the corners, which makes it a real box.
+    "negative": Kind(
+        ERROR,
+        "boxes of negative width or height",
+        *["Is the order of the numbers wrong, or the box mode? Correct or remove them."] * 2,
+    ),
+    "degenerate": Kind(
+        WARNING,
+        "boxes without width or height",
+        "They are not trained on.",
+        "They count as objects that nothing can find.",
+    ),
+    "outside": Kind(
+        WARNING,
+        "boxes wholly outside their image",
+        "They are not trained on.",
+        "They count as objects that nothing can find.",
+    ),
+    "crowd": Kind(
+        INFO,
+        "crowd boxes",
+        "They are not trained on, and what they cover is trained as background.",
+        "Detections there count neither as right nor as wrong.",
+    ),
+}
+FILE_KINDS = {
+    "missing": ("image files that do not exist", "Correct IMAGES (image_root) or the file names."),
+    "unreadable": ("image files that cannot be read", "Copy them again, or remove the images."),
+    "size": (
+        "images of another size than the data says (width x height)",
+        "Correct width and height in the data, and see that its boxes are of the image as it is "
+        "read, after any EXIF rotation.",
+    ),
+}
+
+
+def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
+    """Check what will be trained and evaluated on; log warnings and information.
+
+    Args:
+        cfg: after ``register_datasets``. ``DATASETS.CHECK_FILES`` False leaves the files alone.
+        train: check ``DATASETS.TRAIN`` too, not ``DATASETS.TEST`` alone.
+
+    Returns:
+        Everything that was found.
+
+    Raises:
+        DataError: lists all errors, the first few examples of each.
+    """
+    findings = Findings()
+    splits = ("TRAIN", "TEST") if train else ("TEST",)
+    uses: dict[str, list[str]] = {}
+    for split in splits:
+        for name in cfg.DATASETS[split]:
+            uses.setdefault(name, []).append(split)
+    if not cfg.DATASETS[splits[0]]:
+        key = f"DATASETS.{splits[0]}"
+        advice = f"Set DATASETS.COCO.{splits[0]}.JSON and IMAGES, or the name of a data set."
+        findings.add(ERROR, key, "names no data set", advice)
+    usable = 0
+    unknown = False
+    for name, of_splits in uses.items():
+        records = _load(name, of_splits[0], findings)
+        if records is None:
+            unknown = True
+            continue
+        for split in of_splits:
+            where = f"DATASETS.{split} '{name}'"
+            _check_classes(name, where, cfg, findings)
+            images = _check_records(records, where, split, cfg, findings)
+            usable += images if split == "TRAIN" else 0
+        if cfg.DATASETS.get("CHECK_FILES", True):
+            _check_files(records, f"data set '{name}'", findings)
+    if train and not (usable or unknown or findings.has_errors()):
+        advice = "Boxes count if they are no crowd, have a width and height, and touch the image."
+        what = f"no image of {', '.join(cfg.DATASETS.TRAIN)} has a box to train on"
+        findings.add(ERROR, "DATASETS.TRAIN", what, advice)
+    findings.log()
+    findings.raise_errors()
+    return list(findings)
+
+
+def _load(name: str, split: str, findings: Findings) -> list[Record] | None:
+    """The data set's records; None if they cannot be had or are no list."""
+    where = f"DATASETS.{split}"
+    if name not in DatasetCatalog:
+        findings.add(ERROR, where, str(unknown_name("data set", name, DatasetCatalog)))
+        return None
+    meta = MetadataCatalog.get(name)
+    json_file = meta.get("json_file")
+    if meta.get("evaluator_type") == "coco" and json_file:
+        content = read_coco_file(Path(PathManager.get_local_path(json_file)))
+        findings.extend(content.findings[split], f"{where} '{name}'")
+        if any(finding.level >= ERROR for finding in content.findings[split]):
+            return None
+    try:
+        records = DatasetCatalog.get(name)
+    except (OSError, ImportError) as error:  # others are a bug that needs its traceback
+        what = f"'{name}' cannot be loaded: {type(error).__name__}: {error}"
+        advice = "Data sets that come with Detectron2 are looked for below $DETECTRON2_DATASETS."
+        findings.add(ERROR, where, what, advice)
+        return None
+    if not isinstance(records, list):
+        findings.add(INFO, where, f"'{name}' is a {type(records).__name__}, no list: not checked")
+        return None
+    if not records:
+        findings.add(ERROR, where, f"'{name}' has no images", "Is it the right file?")
+        return None
+    return records
+
+
+def _check_classes(name: str, where: str, cfg: CfgNode, findings: Findings) -> None:
+    names = MetadataCatalog.get(name).get("thing_classes") or []
+    num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
+    if len(names) > num_classes:
+        what = f"has {len(names)} classes, but MODEL.RETINANET.NUM_CLASSES is {num_classes}"
+        findings.add(ERROR, where, what, f"Set it to {len(names)}.")
+
+
+def _check_records(
+    records: list[Record], where: str, split: str, cfg: CfgNode, findings: Findings
+) -> int:
+    """Check the boxes of all images; returns how many images have one to train on."""
+    usable = 0
+    train = split == "TRAIN"
+    without_key = "images without 'annotations' (an empty list says that there are none)"
+    if not train:
+        empty_advice = "All that is detected there is wrong."
+    elif cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        empty_advice = "They are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS is True)."
+    else:
+        empty_advice = "They are trained as background (FILTER_EMPTY_ANNOTATIONS is False)."
+    for record in records:
+        image = f"image {record.get('image_id')} ({record.get('file_name')})"
+        if train and "annotations" not in record:
+            findings.add(ERROR, where, without_key, "Use a data set with boxes.", image)
+        annotations = record.get("annotations", ())
+        kinds = [_kind_of_box(x, record, cfg.MODEL.RETINANET.NUM_CLASSES) for x in annotations]
+        for index, name in enumerate(kinds):
+            if name is not None:
+                kind = BOX_KINDS[name]
+                box, of_class = (annotations[index].get(x) for x in ("bbox", "category_id"))
+                example = f"box {index + 1} of {image}: {_plain(box)}, category_id {of_class}"
+                advice = kind.in_training if train else kind.in_evaluation
+                findings.add(kind.level, where, kind.what, advice, example)
+        if None in kinds:
+            usable += 1
+        elif all(x.get("iscrowd", 0) for x in annotations):
+            findings.add(INFO, where, "images without boxes", empty_advice, image)
+    if not train and not usable:
+        advice = "AP will be NaN or not computed."
+        findings.add(WARNING, where, "no image has a box to find", advice)
+    return usable
+
+
+def _kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -> str | None:
+    """The key in ``BOX_KINDS`` of what is odd about a box, None if nothing is."""
+    try:
+        x0, y0, x1, y1 = (float(x) for x in annotation["bbox"])
+    except (KeyError, TypeError, ValueError):
+        return "malformed"
+    if not math.isfinite(x0 + y0 + x1 + y1):
+        return "malformed"
+    mode = annotation.get("bbox_mode")
+    if mode == BoxMode.XYWH_ABS:
+        x1, y1 = x0 + x1, y0 + y1
+    elif mode != BoxMode.XYXY_ABS:
+        return "mode"
+    if annotation.get("iscrowd", 0):
+        return "crowd"
+    if annotation.get("category_id") not in range(num_classes):
+        return "class"
+    if x1 < x0 or y1 < y0:
+        return "negative"
+    if x1 - x0 <= MIN_SIDE or y1 - y0 <= MIN_SIDE:
+        return "degenerate"
+    width = min(x1, record.get("width", math.inf)) - max(x0, 0)
+    height = min(y1, record.get("height", math.inf)) - max(y0, 0)
+    return "outside" if width <= MIN_SIDE or height <= MIN_SIDE else None
+
+
+def _plain(box: Any) -> Any:
+    """A box as it is to be printed."""
+    return list(box) if isinstance(box, tuple) else getattr(box, "tolist", lambda: box)()
+
+
+def _check_files(records: list[Record], where: str, findings: Findings) -> None:
+    """Open every image file: header and end, not the pixels in between."""
+    start = time.perf_counter()
+    with_files = [record for record in records if "file_name" in record]
+    chunks = [with_files[i : i + 256] for i in range(0, len(with_files), 256)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for problems in pool.map(lambda chunk: list(_file_problems(chunk)), chunks):
+            for name, example in problems:
+                what, advice = FILE_KINDS[name]
+                findings.add(ERROR, where, what, advice, example)
+    seconds = time.perf_counter() - start
+    logger.info(f"{where}: {len(with_files)} image files looked at in {seconds:.1f} s.")
+
+
+def _file_problems(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """The key in ``FILE_KINDS`` and the example, for each file with a problem."""
+    for record in records:
+        path = record["file_name"]
+        try:
+            with PathManager.open(path, "rb") as file:
+                image = Image.open(file)
+                size, turned = _upright_size(image)
+                if not _has_end(file, image.format):
+                    image.load()
+        except (FileNotFoundError, NotADirectoryError):
+            yield "missing", str(path)
+        except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
+            yield "unreadable", f"{path}: {error}"
+        else:
+            expected = (record.get("width", size[0]), record.get("height", size[1]))
+            if size != expected:
+                came = f"{size[0]}x{size[1]} in the file{turned}"
+                yield "size", f"{path}: {expected[0]}x{expected[1]} in the data, {came}"
+
+
+def _upright_size(image: Image.Image) -> tuple[tuple[int, int], str]:
+    """Width and height as Detectron2 reads the image, turned by EXIF; and a word if it is."""
+    if image.format == "PNG" and not image.info.keys() & {"exif", "XML:com.adobe.xmp"}:
+        return image.size, ""  # getexif would decode the whole image
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # a broken EXIF block, which Detectron2 passes over too
+        return image.size, ""
+    if orientation not in (5, 6, 7, 8):
+        return image.size, ""
+    return image.size[::-1], f" (turned by its EXIF orientation {orientation})"
+
+
+def _has_end(file: IO[bytes], image_format: str | None) -> bool:
+    """Whether a JPEG or PNG file ends as it should; others, and odd ends, need decoding."""
+    position = file.tell()
+    file.seek(max(0, file.seek(0, 2) - len(PNG_END)))
+    end = file.read()
+    file.seek(position)
+    if image_format in ("JPEG", "MPO"):
+        return end.endswith(JPEG_END)
+    return image_format == "PNG" and end == PNG_END

@@ -1,0 +1,250 @@
+"""Data sets in COCO format with no code: ``DATASETS.COCO`` registers them before training."""
+
+from __future__ import annotations
+
+import logging
+from logging import ERROR
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+
+from retina_plugin.data.coco_file import SPLITS, CocoFile, read_coco_file
+from retina_plugin.data.findings import Findings
+
+KEY = "DATASETS.COCO"
+NUM_CLASSES = "MODEL.RETINANET.NUM_CLASSES"
+
+logger = logging.getLogger(__name__)
+
+
+class Declared(NamedTuple):
+    """One data set as the config declares it."""
+
+    key: str
+    name: str
+    json: Path
+    images: Path
+    content: CocoFile
+
+
+class Classes(NamedTuple):
+    """The class names that one source gives; from a json they are exactly the data's."""
+
+    source: str
+    names: tuple[str, ...]
+    from_json: bool
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Register what ``DATASETS.COCO`` declares, and settle the number of classes.
+
+    * Every json is registered with Detectron2 under its ``NAME`` (its stem, if none is given), and
+      ``DATASETS.TRAIN`` / ``TEST`` become those names, unless one of them is listed there already:
+      then the list is the user's own.
+    * ``MODEL.RETINANET.NUM_CLASSES`` is checked, and where it is None it becomes the number of
+      classes of the jsons, else of the metadata of the data sets, else Detectron2's default.
+
+    Call it in every process, before anything reads the data. Doing so twice is harmless.
+
+    Args:
+        cfg: not frozen; changed in place. Without ``DATASETS.COCO`` only the classes are settled.
+
+    Raises:
+        DataError: lists every mistake in the keys and jsons; ``cfg`` is then unchanged.
+    """
+    coco = cfg.DATASETS.get("COCO") or {}
+    findings = Findings()
+    declared = {split: _declare(coco.get(split) or {}, split, findings) for split in SPLITS}
+    _check_names([x for split in SPLITS for x in declared[split]], findings)
+    findings.raise_errors()
+
+    chosen = {split: _choose(cfg, split, declared[split]) for split in SPLITS}
+    known = {x.name: x for split in SPLITS for x in declared[split]}
+    sources = [_classes_of(name, known) for split in SPLITS for name in chosen[split]]
+    class_names = coco.get("CLASS_NAMES")
+    if class_names is not None:
+        given = tuple(map(str, _listed(class_names)))
+        sources.insert(0, Classes(f"{KEY}.CLASS_NAMES", given, from_json=False))
+    classes = list(dict.fromkeys(source for source in sources if source is not None))
+    num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
+    _check_classes(classes, num_classes, findings)
+    findings.raise_errors()
+
+    for dataset in known.values():
+        _register(dataset)
+    for split, names in chosen.items():
+        if cfg.DATASETS[split] != names:
+            setattr(cfg.DATASETS, split, names)  # unlike an item, refused by a frozen config
+    if num_classes is None:
+        cfg.MODEL.RETINANET.NUM_CLASSES = _num_classes(classes)
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    if value is None or value == "":
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Declared]:
+    """The data sets of ``DATASETS.COCO.<split>``, their jsons read and checked."""
+    node = {key: _listed(value) for key, value in node.items()}
+    names, jsons, images = (node.get(key, ()) for key in ("NAME", "JSON", "IMAGES"))
+    lengths = f"got {len(names)} NAME, {len(jsons)} JSON, {len(images)} IMAGES"
+    where = f"{KEY}.{split}"
+    for key, values in node.items():
+        for value in values:
+            if not isinstance(value, str | Path):
+                what = f"takes a text or a list of texts; got {value!r}"
+                findings.add(ERROR, f"{where}.{key}", what, "Put it in quotes.")
+                return []
+    if bool(jsons) != bool(images) or (names and not jsons):
+        advice = f"Set {where}.JSON to the annotations and {where}.IMAGES to the image folder."
+        findings.add(ERROR, where, f"needs JSON and IMAGES together; {lengths}", advice)
+        return []
+    if len(images) not in (1, len(jsons)) or len(names) not in (0, len(jsons)):
+        what = f"needs one NAME (or none) and one IMAGES (or one for all) for each JSON; {lengths}"
+        findings.add(ERROR, where, what, "Make the lists equally long.")
+        return []
+    if not jsons:
+        return []
+    paths = [Path(value).expanduser() for value in jsons]
+    folders = [Path(value).expanduser() for value in images]
+    folders *= len(jsons) // len(folders)
+    names = [str(name) for name in names] or [path.stem for path in paths]
+    for folder in dict.fromkeys(folders):
+        if not folder.is_dir():
+            what = f"'{folder}' is no folder ({folder.absolute()})"
+            findings.add(ERROR, f"{where}.IMAGES", what, "Give the folder of the images.")
+    declared = []
+    for name, path, folder in zip(names, paths, folders, strict=True):
+        content = read_coco_file(path)
+        findings.extend(content.findings[split], f"{where}.JSON")
+        declared.append(Declared(where, name, path, folder, content))
+    return declared
+
+
+def _check_names(declared: list[Declared], findings: Findings) -> None:
+    """One name may stand for one data set only, here and in Detectron2's catalog."""
+    first: dict[str, Declared] = {}
+    for dataset in declared:
+        other = first.setdefault(dataset.name, dataset)
+        new = f"json {dataset.json}, images {dataset.images}"
+        advice = f"Choose another {dataset.key}.NAME."
+        if _place(dataset.json, dataset.images) != _place(other.json, other.images):
+            what = f"the name '{dataset.name}' stands for {new} and, by {other.key}, for json "
+            what += f"{other.json}, images {other.images}"
+            findings.add(ERROR, dataset.key, what, advice)
+        elif dataset.name in DatasetCatalog:
+            meta = MetadataCatalog.get(dataset.name)
+            old = (meta.get("json_file"), meta.get("image_root"))
+            if None in old or _place(*old) != _place(dataset.json, dataset.images):
+                what = f"the name '{dataset.name}' for {new} is taken: it is registered with "
+                what += f"json {old[0]}, images {old[1]}"
+                findings.add(ERROR, dataset.key, what, advice)
+
+
+def _place(*paths: str | Path) -> list[Path]:
+    return [Path(path).expanduser().resolve() for path in paths]
+
+
+def _choose(cfg: CfgNode, split: str, declared: list[Declared]) -> tuple[str, ...]:
+    """What ``DATASETS.<split>`` shall be."""
+    listed = _listed(cfg.DATASETS[split])
+    names = tuple(dict.fromkeys(dataset.name for dataset in declared))
+    if not names:
+        return listed
+    if set(names) & set(listed):
+        unused = [name for name in names if name not in listed]
+        if unused:
+            logger.warning(f"{KEY}.{split}: {unused} registered, but not in DATASETS.{split}.")
+        return listed
+    if listed:
+        logger.info(f"DATASETS.{split} is {names} of {KEY}.{split} instead of {listed}.")
+    return names
+
+
+def _classes_of(name: str, declared: dict[str, Declared]) -> Classes | None:
+    """A data set's class names, without loading its annotations if they are in the metadata."""
+    if name in declared:
+        dataset = declared[name]
+        return Classes(f"{dataset.json} ({dataset.key}.JSON)", dataset.content.class_names, True)
+    meta = MetadataCatalog.get(name) if name in MetadataCatalog else {}
+    names, json_file = meta.get("thing_classes"), meta.get("json_file")
+    if names is None and meta.get("evaluator_type") == "coco" and Path(str(json_file)).is_file():
+        names = read_coco_file(Path(json_file)).class_names
+        return Classes(f"{json_file} (data set '{name}')", names, True) if names else None
+    return Classes(f"the metadata of '{name}'", tuple(names), False) if names else None
+
+
+def _check_classes(classes: list[Classes], num_classes: int | None, findings: Findings) -> None:
+    """All sources must name the same classes in the same order, and as many as NUM_CLASSES."""
+    for other in classes[1:]:
+        first = classes[0]
+        if other.names != first.names:
+            what = f"names {_describe(other.names)}, but {first.source} {_describe(first.names)}: "
+            what += _difference(other.names, first.names)
+            advice = (
+                "Both must name the same classes in the order of the category ids. A DATASETS.TEST "
+                "that is not meant may be ()."
+            )
+            findings.add(ERROR, other.source, what, advice)
+    if num_classes is None:
+        return
+    for source in classes:
+        found = len(source.names)
+        if num_classes < found or (source.from_json and num_classes != found):
+            what = f"is {num_classes}, but {source.source} has {_describe(source.names)}"
+            advice = f"Set it to {found}, or leave it out (None) to have it from the data."
+            findings.add(ERROR, NUM_CLASSES, what, advice)
+            return
+
+
+def _describe(names: tuple[str, ...]) -> str:
+    more = ", ..." if len(names) > 5 else ""
+    return f"{len(names)} classes ({', '.join(names[:5])}{more})"
+
+
+def _difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
+    only = [name for name in names if name not in others]
+    lacking = [name for name in others if name not in names]
+    parts = [
+        f"{text} {', '.join(differing[:5])}{', ...' if len(differing) > 5 else ''}"
+        for text, differing in (("only the former has", only), ("only the latter has", lacking))
+        if differing
+    ]
+    if parts:
+        return " and ".join(parts)
+    index = next(i for i, (a, b) in enumerate(zip(names, others, strict=False)) if a != b)
+    return f"another order, class {index} is {names[index]} and {others[index]}"
+
+
+def _register(dataset: Declared) -> None:
+    """Register with Detectron2, the classes being known before the annotations are loaded."""
+    metadata = {
+        "thing_classes": list(dataset.content.class_names),
+        "thing_dataset_id_to_contiguous_id": dataset.content.class_ids,
+    }
+    if dataset.name in DatasetCatalog:
+        old = MetadataCatalog.get(dataset.name)
+        if all(old.get(key) in (None, value) for key, value in metadata.items()):
+            return
+        # The json was edited since, as happens in a notebook; metadata cannot be changed.
+        DatasetCatalog.remove(dataset.name)
+        MetadataCatalog.remove(dataset.name)
+    register_coco_instances(dataset.name, metadata, str(dataset.json), str(dataset.images))
+    logger.info(f"{dataset.key}: registered '{dataset.name}' from {dataset.json}.")
+
+
+def _num_classes(classes: list[Classes]) -> int:
+    if classes:
+        logger.info(f"{NUM_CLASSES}: {len(classes[0].names)}, from {classes[0].source}.")
+        return len(classes[0].names)
+    default = get_cfg().MODEL.RETINANET.NUM_CLASSES
+    logger.warning(
+        f"{NUM_CLASSES}: {default}, Detectron2's default, since neither it nor the class names of "
+        "the data are known. Set it if the data has other classes."
+    )
+    return default

@@ -1,0 +1,62 @@
+"""Boxes drawn on images, by torchvision (Detectron2's Visualizer would need OpenCV)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import draw_bounding_boxes
+
+GROUND_TRUTH, IGNORED, PREDICTION = "lime", "silver", "orange"
+_GAP = 6
+
+
+def draw_boxes(
+    image: Tensor,
+    boxes: Tensor,
+    colors: Sequence[str] | str,
+    labels: Sequence[str] | None = None,
+    *,
+    scale: float = 1.0,
+) -> Tensor:
+    """The image, enlarged, with boxes on it.
+
+    Args:
+        image: ``(3, H, W)`` uint8 RGB.
+        boxes: ``(M, 4)`` in the image's pixels; those without width or height are left out.
+        colors: one for all, or one a box.
+        labels: a text above each box.
+        scale: of the picture.
+
+    Returns:
+        ``(3, scale * H, scale * W)`` uint8.
+    """
+    if scale != 1.0:
+        image = F.interpolate(image[None], scale_factor=scale, mode="bilinear")[0]
+    kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero().flatten().tolist()
+    if not kept:
+        return image.clone()
+    return draw_bounding_boxes(
+        image,
+        boxes[kept] * scale,
+        labels=[labels[i] for i in kept] if labels is not None else None,
+        colors=colors if isinstance(colors, str) else [colors[i] for i in kept],
+        width=max(1, round(scale)),
+    )
+
+
+def beside(images: Sequence[Tensor]) -> Tensor:
+    """``(3, H_i, W_i)`` each -> one picture, left to right, white between and below."""
+    height = max(image.shape[1] for image in images)
+    parts = [
+        F.pad(image, (0, _GAP if i + 1 < len(images) else 0, 0, height - image.shape[1]), value=255)
+        for i, image in enumerate(images)
+    ]
+    return torch.cat(parts, dim=2)
+
+
+def below(images: Sequence[Tensor]) -> Tensor:
+    """``(3, H_i, W_i)`` each -> one picture, top to bottom, white between and to the right."""
+    return beside([image.transpose(1, 2) for image in images]).transpose(1, 2)

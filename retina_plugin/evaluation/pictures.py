@@ -1,0 +1,91 @@
+"""Pictures of ground truth and predictions side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools.coco import COCO
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from retina_plugin.drawing import GROUND_TRUTH, IGNORED, PREDICTION, below, beside, draw_boxes
+
+_TITLE_HEIGHT = 32
+
+
+def draw_pairs(
+    dataset_name: str,
+    predictions_json: str | Path,
+    output: str | Path,
+    *,
+    max_images: int = 3,
+    score_thresh: float = 0.4,
+    scale: float = 2.0,
+) -> Path:
+    """Write one PNG: a row an image, ground truth on the left, predictions on the right.
+
+    The images with the most boxes are shown. Boxes that count for nothing (crowd) are grey.
+
+    Args:
+        dataset_name: a registered COCO data set.
+        predictions_json: detections in COCO's result format, as COCOEvaluator writes them.
+        output: the picture's path.
+        max_images: rows.
+        score_thresh: predictions below it are not drawn.
+        scale: of the images in the picture.
+
+    Returns:
+        ``output``, as a path.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    records = sorted(DatasetCatalog.get(dataset_name), key=lambda r: -len(r["annotations"]))
+    truth = COCO(metadata.json_file)
+    found = truth.loadRes(str(predictions_json))
+    rows = []
+    for record in records[:max_images]:
+        image = torch.from_numpy(read_image(record["file_name"], "RGB").copy()).permute(2, 0, 1)
+        shown = [a for a in _annotations(found, record) if a["score"] >= score_thresh]
+        left = _draw(image, _annotations(truth, record), metadata, GROUND_TRUTH, scale)
+        right = _draw(image, shown, metadata, PREDICTION, scale)
+        rows.append(beside([left, right]))
+    titles = ("ground truth", f"predictions, score >= {score_thresh:g}")
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _titled(to_pil_image(below(rows)), titles).save(output)
+    return output
+
+
+def _annotations(coco: COCO, record: dict[str, Any]) -> list[dict[str, Any]]:
+    return coco.loadAnns(coco.getAnnIds(imgIds=[record["image_id"]]))
+
+
+def _draw(
+    image: Tensor, annotations: list[dict[str, Any]], metadata: Any, color: str, scale: float
+) -> Tensor:
+    """The image with its annotations' boxes; class names where there are several classes."""
+    xywh = torch.tensor(np.array([a["bbox"] for a in annotations]).reshape(-1, 4))
+    boxes = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
+    # pycocotools marks results as no crowd, whatever they overlap
+    colors = [IGNORED if a["iscrowd"] else color for a in annotations]
+    labels = None
+    if len(metadata.thing_classes) > 1:
+        to_class = metadata.thing_dataset_id_to_contiguous_id
+        labels = [metadata.thing_classes[to_class[a["category_id"]]] for a in annotations]
+    return draw_boxes(image, boxes, colors, labels, scale=scale)
+
+
+def _titled(picture: Image.Image, titles: tuple[str, ...]) -> Image.Image:
+    """The picture under a white strip with one title a column."""
+    framed = Image.new("RGB", (picture.width, picture.height + _TITLE_HEIGHT), "white")
+    framed.paste(picture, (0, _TITLE_HEIGHT))
+    draw = ImageDraw.Draw(framed)
+    for column, title in enumerate(titles):
+        at = (6 + column * picture.width // len(titles), 5)
+        draw.text(at, title, "black", font=ImageFont.load_default(size=18))
+    return framed
