@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from PIL import Image, ImageDraw, ImageFont
-from pycocotools.coco import COCO
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
@@ -45,13 +46,13 @@ def draw_pairs(
     """
     metadata = MetadataCatalog.get(dataset_name)
     records = sorted(DatasetCatalog.get(dataset_name), key=lambda r: -len(r["annotations"]))
-    truth = COCO(metadata.json_file)
-    found = truth.loadRes(str(predictions_json))
+    truth = _by_image(json.loads(Path(metadata.json_file).read_text())["annotations"])
+    found = _by_image(json.loads(Path(predictions_json).read_text()))
     rows = []
     for record in records[:max_images]:
         image = torch.from_numpy(read_image(record["file_name"], "RGB").copy()).permute(2, 0, 1)
-        shown = [a for a in _annotations(found, record) if a["score"] >= score_thresh]
-        left = _draw(image, _annotations(truth, record), metadata, GROUND_TRUTH, scale)
+        shown = [a for a in found[record["image_id"]] if a["score"] >= score_thresh]
+        left = _draw(image, truth[record["image_id"]], metadata, GROUND_TRUTH, scale)
         right = _draw(image, shown, metadata, PREDICTION, scale)
         rows.append(beside([left, right]))
     titles = ("ground truth", f"predictions, score >= {score_thresh:g}")
@@ -61,8 +62,11 @@ def draw_pairs(
     return output
 
 
-def _annotations(coco: COCO, record: dict[str, Any]) -> list[dict[str, Any]]:
-    return coco.loadAnns(coco.getAnnIds(imgIds=[record["image_id"]]))
+def _by_image(annotations: list[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:
+    grouped = defaultdict(list)
+    for annotation in annotations:
+        grouped[annotation["image_id"]].append(annotation)
+    return grouped
 
 
 def _draw(
@@ -71,8 +75,7 @@ def _draw(
     """The image with its annotations' boxes; class names where there are several classes."""
     xywh = torch.tensor(np.array([a["bbox"] for a in annotations]).reshape(-1, 4))
     boxes = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
-    # pycocotools marks results as no crowd, whatever they overlap
-    colors = [IGNORED if a["iscrowd"] else color for a in annotations]
+    colors = [IGNORED if a.get("iscrowd") else color for a in annotations]
     labels = None
     if len(metadata.thing_classes) > 1:
         to_class = metadata.thing_dataset_id_to_contiguous_id

@@ -15,8 +15,8 @@ class BatchNormalizer(nn.Module):
     Source: Lin et al. 2017, section 4 ("Focal Loss").
 
     Args:
-        average_over_workers: divide by the workers' mean P, so that every object weighs the same
-            on whichever worker it is.
+        average_over_workers: return each worker's share of the whole batch's P, so that every
+            object weighs the same on whichever worker it is.
     """
 
     def __init__(self, *, average_over_workers: bool = False) -> None:
@@ -25,4 +25,5 @@ class BatchNormalizer(nn.Module):
 
     def forward(self, num_positives: Tensor) -> Tensor:
         """See :class:`retina_plugin.contracts.Normalizer`."""
-        return count_positives(num_positives, self.average_over_workers)
+        count, workers = count_positives(num_positives, self.average_over_workers)
+        return count / workers

@@ -13,7 +13,7 @@ from retina_plugin.registry import NORMALIZERS
 
 @NORMALIZERS.register(defaults={"MOMENTUM": 0.9, "INITIAL": 100.0, "AVERAGE_OVER_WORKERS": False})
 class EMANormalizer(nn.Module):
-    """Exponential moving average ``e = m * e + (1 - m) * max(P, 1)``, updated, then returned.
+    """Exponential moving average ``e = m e + (1 - m) max(P, 1)``, updated, then returned.
 
     Source: ``detectron2.modeling.meta_arch.dense_detector.DenseDetector._ema_update``. Unlike
     there the average is a buffer: checkpoints hold it, so that a resumed run continues with it.
@@ -21,7 +21,8 @@ class EMANormalizer(nn.Module):
     Args:
         momentum: m, in [0, 1).
         initial: e before the first batch, positive.
-        average_over_workers: feed the workers' mean P, so that all workers divide alike.
+        average_over_workers: average the P of the whole batch, and return each worker's share of
+            it, so that the gradients are those of one worker with the whole batch.
 
     Raises:
         ValueError: momentum or initial out of range.
@@ -48,9 +49,9 @@ class EMANormalizer(nn.Module):
 
     def forward(self, num_positives: Tensor) -> Tensor:
         """See :class:`retina_plugin.contracts.Normalizer`."""
-        count = count_positives(num_positives, self.average_over_workers)
+        count, workers = count_positives(num_positives, self.average_over_workers)
         self.average.lerp_(count.to(self.average), 1 - self.momentum)
-        return self.average.clone()  # the next step's update must not reach into this step's graph
+        return self.average / workers  # a new tensor: the next update must not reach this graph
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A stock checkpoint has no normalizer; it loads as it is and the average starts fresh

@@ -1,4 +1,4 @@
-"""How many anchors are assigned to an object, on this worker or on average over all."""
+"""How many anchors are assigned to an object, on this worker or on all of them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from detectron2.utils import comm
 from torch import Tensor
 
 
-def count_positives(num_positives: Tensor, average_over_workers: bool) -> Tensor:
-    """P as float, at least 1; on request the workers' mean.
+def count_positives(num_positives: Tensor, average_over_workers: bool) -> tuple[Tensor, int]:
+    """P as float, at least 1, and the number W of workers that it was counted on.
 
-    With the mean P/W over W workers, DistributedDataParallel's average of the workers' gradients,
-    ``sum_w grad(S_w) / (P/W) / W``, is the gradient ``grad(S) / P`` of the whole batch.
+    W is 1 unless ``average_over_workers``. Dividing by P / W then, DistributedDataParallel's average
+    of the workers' gradients, ``sum_w grad(S_w) / (P / W) / W``, is the gradient ``grad(S) / P`` of
+    one worker with the whole batch.
     """
     count = num_positives.float()
-    if average_over_workers and comm.get_world_size() > 1:
+    workers = comm.get_world_size() if average_over_workers else 1
+    if workers > 1:
         count = count.clone()
         dist.all_reduce(count)
-        count = count / comm.get_world_size()
-    return count.clamp(min=1)
+    return count.clamp(min=1), workers

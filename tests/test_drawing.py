@@ -1,0 +1,48 @@
+import torch
+
+from retina_plugin.drawing import below, beside, draw_boxes
+
+LIME = torch.tensor([0, 255, 0], dtype=torch.uint8)
+
+
+def black(height, width):
+    return torch.zeros(3, height, width, dtype=torch.uint8)
+
+
+def test_a_box_is_drawn_on_its_edges_and_nowhere_else():
+    drawn = draw_boxes(black(40, 60), torch.tensor([[10.0, 5.0, 30.0, 25.0]]), "lime")
+    assert drawn.shape == (3, 40, 60)
+    assert (drawn[:, 5, 20] == LIME).all() and (drawn[:, 15, 10] == LIME).all()
+    assert (drawn[:, 15, 20] == 0).all() and (drawn[:, 35, 50] == 0).all()
+
+
+def test_the_image_given_stays_as_it_is():
+    image = black(20, 20)
+    draw_boxes(image, torch.tensor([[2.0, 2.0, 9.0, 9.0]]), "lime")
+    assert (image == 0).all()
+
+
+def test_scale_enlarges_image_and_boxes():
+    drawn = draw_boxes(black(20, 20), torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "lime", scale=2.0)
+    assert drawn.shape == (3, 40, 40)
+    assert (drawn[:, 10, 20] == LIME).all()
+
+
+def test_boxes_without_area_are_left_out_with_their_colors_and_labels():
+    boxes = torch.tensor([[3.0, 3.0, 3.0, 9.0], [5.0, 5.0, 15.0, 15.0]])
+    drawn = draw_boxes(black(20, 20), boxes, ["red", "lime"], ["a", "b"])
+    assert (drawn[:, 5, 14] == LIME).all()
+    assert not (drawn[0] == 255).logical_and(drawn[1] == 0).any()
+
+
+def test_no_boxes():
+    assert (draw_boxes(black(8, 8), torch.zeros(0, 4), "lime") == 0).all()
+
+
+def test_beside_and_below_pad_with_white():
+    wide = beside([black(10, 20), black(6, 5)])
+    assert wide.shape == (3, 10, 20 + 6 + 5)
+    assert (wide[:, 8, -1] == 255).all() and (wide[:, 3, -1] == 0).all()
+    high = below([black(10, 20), black(6, 5)])
+    assert high.shape == (3, 10 + 6 + 6, 20)
+    assert (high[:, -1, 10] == 255).all() and (high[:, -1, 2] == 0).all()
