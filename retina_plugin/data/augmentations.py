@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from typing import Any
 
@@ -17,6 +18,10 @@ from retina_plugin.registry import unknown_name
 
 AUGMENTATIONS = Registry("augmentation")
 KEY = "INPUT.AUGMENTATIONS"
+# Bases, and what takes another augmentation as an object: nothing that numbers and names can build.
+NOT_FROM_YAML = (T.Augmentation, T.AugmentationList, T.RandomApply)
+
+logger = logging.getLogger(__name__)
 
 
 def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
@@ -28,28 +33,32 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """
     entries = cfg.INPUT.get("AUGMENTATIONS") or []
     if entries:
-        return [_build(dict(entry)) for entry in entries]
+        if cfg.INPUT.CROP.ENABLED:
+            logger.warning(f"INPUT.CROP has no effect: {KEY} lists all augmentations.")
+        return [_build(entry) for entry in entries]
     augmentations = build_augmentation(cfg, is_train=True)
     if cfg.INPUT.CROP.ENABLED:
         augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
     return augmentations
 
 
-def _build(entry: dict[str, Any]) -> T.Augmentation:
-    name = entry.pop("NAME", None)
-    if name is None:
-        raise ValueError(f"{KEY}: each entry needs a NAME, got {entry}")
-    factories = _factories()
+def _build(entry: Any) -> T.Augmentation:
+    if not isinstance(entry, dict) or not isinstance(entry.get("NAME"), str):
+        raise ValueError(
+            f"{KEY}: an entry is a mapping such as {{NAME: RandomFlip, prob: 0.5}}, got {entry!r}"
+        )
+    arguments = {key: value for key, value in entry.items() if key != "NAME"}
+    name, factories = entry["NAME"], _factories()
     if name not in factories:
         raise unknown_name(KEY, name, factories)
     parameters = inspect.signature(factories[name]).parameters
-    for argument in entry:
+    for argument in arguments:
         if argument not in parameters:
-            raise unknown_name(f"{KEY}: {name}", argument, parameters)
+            raise unknown_name(f"{KEY}: argument of {name}", argument, parameters or ["(none)"])
     try:
-        return factories[name](**entry)
+        return factories[name](**arguments)
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"{KEY}: {name} does not take {entry}: {error}") from error
+        raise ValueError(f"{KEY}: {name} does not take {arguments}: {error}") from error
 
 
 def _factories() -> dict[str, type[T.Augmentation]]:
@@ -57,7 +66,9 @@ def _factories() -> dict[str, type[T.Augmentation]]:
     stock = {
         name: value
         for name, value in vars(T).items()
-        if inspect.isclass(value) and issubclass(value, T.Augmentation)
+        if inspect.isclass(value)
+        and issubclass(value, T.Augmentation)
+        and value not in NOT_FROM_YAML
     }
     return {**stock, **dict(AUGMENTATIONS)}
 

@@ -1,37 +1,29 @@
-"""Look at every record, box and image file before training, not in its third hour."""
+"""Look at every data set, record and box before training, not in its third hour."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from logging import ERROR, INFO, WARNING, getLogger
+from logging import ERROR, INFO, WARNING
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
-from PIL import Image
 
 from retina_plugin.data.coco_file import read_coco_file
 from retina_plugin.data.findings import Finding, Findings
+from retina_plugin.data.image_files import check_image_files
 from retina_plugin.registry import unknown_name
 
 MIN_SIDE = 1e-5  # pixels; Detectron2's filter_empty_instances drops what is not longer
-THREADS = 16
-JPEG_END = b"\xff\xd9"
-PNG_END = b"IEND\xaeB`\x82"
-EXIF_ORIENTATION = 0x0112
 
-logger = getLogger(__name__)
 Record = dict[str, Any]
 
 
 class Kind(NamedTuple):
-    """What may be said of a box, or of a file."""
+    """What may be said of a box."""
 
     level: int
     what: str
@@ -76,15 +68,6 @@ BOX_KINDS = {
         "Detections there count neither as right nor as wrong.",
     ),
 }
-FILE_KINDS = {
-    "missing": ("image files that do not exist", "Correct IMAGES (image_root) or the file names."),
-    "unreadable": ("image files that cannot be read", "Copy them again, or remove the images."),
-    "size": (
-        "images of another size than the data says (width x height)",
-        "Correct width and height in the data, and see that its boxes are of the image as it is "
-        "read, after any EXIF rotation.",
-    ),
-}
 
 
 def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
@@ -113,7 +96,7 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
     usable = 0
     unknown = False
     for name, of_splits in uses.items():
-        records = _load(name, of_splits[0], findings)
+        records = _load(name, of_splits, findings)
         if records is None:
             unknown = True
             continue
@@ -123,7 +106,7 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
             images = _check_records(records, where, split, cfg, findings)
             usable += images if split == "TRAIN" else 0
         if cfg.DATASETS.get("CHECK_FILES", True):
-            _check_files(records, f"data set '{name}'", findings)
+            check_image_files(records, f"data set '{name}'", findings)
     if train and not (usable or unknown or findings.has_errors()):
         advice = "Boxes count if they are no crowd, have a width and height, and touch the image."
         what = f"no image of {', '.join(cfg.DATASETS.TRAIN)} has a box to train on"
@@ -133,9 +116,9 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
     return list(findings)
 
 
-def _load(name: str, split: str, findings: Findings) -> list[Record] | None:
+def _load(name: str, splits: list[str], findings: Findings) -> list[Record] | None:
     """The data set's records; None if they cannot be had or are no list."""
-    where = f"DATASETS.{split}"
+    where = f"DATASETS.{splits[0]}"
     if name not in DatasetCatalog:
         findings.add(ERROR, where, str(unknown_name("data set", name, DatasetCatalog)))
         return None
@@ -143,8 +126,9 @@ def _load(name: str, split: str, findings: Findings) -> list[Record] | None:
     json_file = meta.get("json_file")
     if meta.get("evaluator_type") == "coco" and json_file:
         content = read_coco_file(Path(PathManager.get_local_path(json_file)))
-        findings.extend(content.findings[split], f"{where} '{name}'")
-        if any(finding.level >= ERROR for finding in content.findings[split]):
+        for split in splits:
+            findings.extend(content.findings[split], f"DATASETS.{split} '{name}'")
+        if any(x.level >= ERROR for split in splits for x in content.findings[split]):
             return None
     try:
         records = DatasetCatalog.get(name)
@@ -235,62 +219,3 @@ def _kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -
 def _plain(box: Any) -> Any:
     """A box as it is to be printed."""
     return list(box) if isinstance(box, tuple) else getattr(box, "tolist", lambda: box)()
-
-
-def _check_files(records: list[Record], where: str, findings: Findings) -> None:
-    """Open every image file: header and end, not the pixels in between."""
-    start = time.perf_counter()
-    with_files = [record for record in records if "file_name" in record]
-    chunks = [with_files[i : i + 256] for i in range(0, len(with_files), 256)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        for problems in pool.map(lambda chunk: list(_file_problems(chunk)), chunks):
-            for name, example in problems:
-                what, advice = FILE_KINDS[name]
-                findings.add(ERROR, where, what, advice, example)
-    seconds = time.perf_counter() - start
-    logger.info(f"{where}: {len(with_files)} image files looked at in {seconds:.1f} s.")
-
-
-def _file_problems(records: list[Record]) -> Iterator[tuple[str, str]]:
-    """The key in ``FILE_KINDS`` and the example, for each file with a problem."""
-    for record in records:
-        path = record["file_name"]
-        try:
-            with PathManager.open(path, "rb") as file:
-                image = Image.open(file)
-                size, turned = _upright_size(image)
-                if not _has_end(file, image.format):
-                    image.load()
-        except (FileNotFoundError, NotADirectoryError):
-            yield "missing", str(path)
-        except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
-            yield "unreadable", f"{path}: {error}"
-        else:
-            expected = (record.get("width", size[0]), record.get("height", size[1]))
-            if size != expected:
-                came = f"{size[0]}x{size[1]} in the file{turned}"
-                yield "size", f"{path}: {expected[0]}x{expected[1]} in the data, {came}"
-
-
-def _upright_size(image: Image.Image) -> tuple[tuple[int, int], str]:
-    """Width and height as Detectron2 reads the image, turned by EXIF; and a word if it is."""
-    if image.format == "PNG" and not image.info.keys() & {"exif", "XML:com.adobe.xmp"}:
-        return image.size, ""  # getexif would decode the whole image
-    try:
-        orientation = image.getexif().get(EXIF_ORIENTATION)
-    except Exception:  # a broken EXIF block, which Detectron2 passes over too
-        return image.size, ""
-    if orientation not in (5, 6, 7, 8):
-        return image.size, ""
-    return image.size[::-1], f" (turned by its EXIF orientation {orientation})"
-
-
-def _has_end(file: IO[bytes], image_format: str | None) -> bool:
-    """Whether a JPEG or PNG file ends as it should; others, and odd ends, need decoding."""
-    position = file.tell()
-    file.seek(max(0, file.seek(0, 2) - len(PNG_END)))
-    end = file.read()
-    file.seek(position)
-    if image_format in ("JPEG", "MPO"):
-        return end.endswith(JPEG_END)
-    return image_format == "PNG" and end == PNG_END

@@ -47,7 +47,8 @@ def read_coco_file(path: Path) -> CocoFile:
         state = path.stat()
     except OSError as error:
         reading = _Reading(path.absolute())
-        reading.add(SPLITS, ERROR, f"cannot be read: {error.strerror}", "Correct the path.")
+        advice = "Correct the path. Detectron2's own data sets are below $DETECTRON2_DATASETS."
+        reading.add(SPLITS, ERROR, f"cannot be read: {error.strerror}", advice)
         return reading.result()
     return _read(path.resolve(), state.st_mtime_ns, state.st_size)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from logging import ERROR
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -31,11 +33,14 @@ class Declared(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """The class names that one source gives; from a json they are exactly the data's."""
+    """The class names that one source gives.
+
+    ``exact``: NUM_CLASSES must be their number. Of Detectron2's metadata it may also be larger.
+    """
 
     source: str
     names: tuple[str, ...]
-    from_json: bool
+    exact: bool
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -64,10 +69,9 @@ def register_datasets(cfg: CfgNode) -> None:
     chosen = {split: _choose(cfg, split, declared[split]) for split in SPLITS}
     known = {x.name: x for split in SPLITS for x in declared[split]}
     sources = [_classes_of(name, known) for split in SPLITS for name in chosen[split]]
-    class_names = coco.get("CLASS_NAMES")
-    if class_names is not None:
-        given = tuple(map(str, _listed(class_names)))
-        sources.insert(0, Classes(f"{KEY}.CLASS_NAMES", given, from_json=False))
+    class_names = tuple(map(str, _listed(coco.get("CLASS_NAMES"))))
+    if class_names:
+        sources.insert(0, Classes(f"{KEY}.CLASS_NAMES", class_names, exact=True))
     classes = list(dict.fromkeys(source for source in sources if source is not None))
     num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
     _check_classes(classes, num_classes, findings)
@@ -83,6 +87,10 @@ def register_datasets(cfg: CfgNode) -> None:
 
 
 def _listed(value: Any) -> tuple[Any, ...]:
+    """``value`` as a tuple: () for none, and for one its only entry."""
+    if isinstance(value, str) and value.startswith("["):  # [a, b] of a command line, unquoted
+        with contextlib.suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
     if value is None or value == "":
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -195,7 +203,7 @@ def _check_classes(classes: list[Classes], num_classes: int | None, findings: Fi
         return
     for source in classes:
         found = len(source.names)
-        if num_classes < found or (source.from_json and num_classes != found):
+        if num_classes < found or (source.exact and num_classes != found):
             what = f"is {num_classes}, but {source.source} has {_describe(source.names)}"
             advice = f"Set it to {found}, or leave it out (None) to have it from the data."
             findings.add(ERROR, NUM_CLASSES, what, advice)
@@ -204,7 +212,7 @@ def _check_classes(classes: list[Classes], num_classes: int | None, findings: Fi
 
 def _describe(names: tuple[str, ...]) -> str:
     more = ", ..." if len(names) > 5 else ""
-    return f"{len(names)} classes ({', '.join(names[:5])}{more})"
+    return f"{len(names)} class{'es' * (len(names) != 1)} ({', '.join(names[:5])}{more})"
 
 
 def _difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:

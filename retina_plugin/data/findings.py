@@ -25,7 +25,7 @@ class Finding:
         what: what it is and, of a mistake, what was expected.
         advice: how to mend it, or what is done about it.
         count: how many there are; 0 for something that is no item of a list.
-        examples: the first few, with file and ids.
+        examples: the first few, with file and ids; of mere information they are not printed.
     """
 
     level: int
@@ -38,8 +38,10 @@ class Finding:
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}"
         if self.count:
+            text += f" ({self.count})"
+        if self.count and self.level > logging.INFO:
             more = "; ..." if self.count > len(self.examples) else ""
-            text += f" ({self.count}): {'; '.join(self.examples)}{more}"
+            text += f": {'; '.join(self.examples)}{more}"
         return f"{text}. {self.advice}".rstrip()
 
 

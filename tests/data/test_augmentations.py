@@ -1,0 +1,218 @@
+"""Boxes stay on the pixels that they were drawn around; the config's mistakes name what is valid."""
+
+import numpy as np
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import build_augmentation
+
+from retina_plugin.config import add_retina_config
+from retina_plugin.data.augmentations import (
+    QuarterTurn,
+    RandomQuarterTurn,
+    RandomZoomCrop,
+    build_train_augmentations,
+)
+from retina_plugin.registry import UnknownNameError
+
+HEIGHT, WIDTH = 40, 70
+BOXES = np.array([[3, 5, 20, 11], [30, 0, 70, 17], [40, 25, 44, 40], [0, 30, 1, 40]], float)
+
+
+@pytest.fixture(autouse=True)
+def _numpy_seed():
+    np.random.seed(0)
+
+
+def config(*augmentations):
+    cfg = add_retina_config(get_cfg())
+    cfg.INPUT.AUGMENTATIONS = list(augmentations)
+    return cfg
+
+
+def paint(box, height=HEIGHT, width=WIDTH):
+    """An image that is 255 within ``box`` and 0 elsewhere."""
+    image = np.zeros((height, width, 3), np.uint8)
+    x0, y0, x1, y1 = box.astype(int)
+    image[y0:y1, x0:x1] = 255
+    return image
+
+
+def painted_box(image):
+    """The XYXY box around the bright pixels, None if there are none."""
+    ys, xs = np.nonzero(image[..., 0] > 127)
+    return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) if len(xs) else None
+
+
+@pytest.mark.parametrize("turns", range(-1, 5))
+@pytest.mark.parametrize("box", BOXES, ids=str)
+def test_boxes_turn_with_their_pixels(turns, box):
+    turn = QuarterTurn(turns=turns, height=HEIGHT, width=WIDTH)
+    turned = turn.apply_image(paint(box))
+    assert turned.shape[:2] == ((WIDTH, HEIGHT) if turns % 2 else (HEIGHT, WIDTH))
+    np.testing.assert_array_equal(turn.apply_box(box[None])[0], painted_box(turned))
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_inverse_turns_back(turns):
+    turn = QuarterTurn(turns=turns, height=HEIGHT, width=WIDTH)
+    image = np.random.randint(256, size=(HEIGHT, WIDTH, 3), dtype=np.uint8)
+    back = turn.inverse()
+    np.testing.assert_array_equal(back.apply_image(turn.apply_image(image)), image)
+    np.testing.assert_array_equal(back.apply_box(turn.apply_box(BOXES)), BOXES)
+
+
+def test_masks_turn_with_the_image():
+    turn = QuarterTurn(turns=1, height=HEIGHT, width=WIDTH)
+    image = paint(BOXES[0])
+    np.testing.assert_array_equal(
+        turn.apply_segmentation(image[..., 0]), turn.apply_image(image)[..., 0]
+    )
+
+
+def test_random_turn_takes_each_quarter():
+    image = paint(BOXES[0])
+    turns = [RandomQuarterTurn().get_transform(image).turns for _ in range(200)]
+    counts = np.bincount(turns, minlength=4)
+    assert len(counts) == 4
+    assert counts.min() > 25
+
+
+@pytest.mark.parametrize("size, zoom", [(32, (1, 1)), (64, (0.6, 1.5)), (100, (0.9, 3.0))])
+def test_zoom_crop_keeps_boxes_on_their_pixels(size, zoom):
+    """Within a pixel: a resized edge is a ramp, and the crop cuts what lies outside."""
+    seen = 0
+    for box in np.repeat(BOXES[:3], 15, axis=0):
+        inputs = T.AugInput(paint(box), boxes=box[None])
+        RandomZoomCrop(size, zoom)(inputs)
+        assert inputs.image.shape[:2] == (size, size)
+        expected, found = inputs.boxes[0].clip(0, size), painted_box(inputs.image)
+        if found is None:
+            assert (expected[2:] - expected[:2]).min() < 1.5
+            continue
+        seen += 1
+        np.testing.assert_allclose(found, expected, atol=1)
+    assert seen > 10
+
+
+def test_zoom_crop_zooms_as_it_says():
+    """The crop of ``size / zoom`` pixels becomes ``size``: boxes grow by the zoom."""
+    zooms = []
+    for _ in range(100):
+        image = np.zeros((400, 500, 3), np.uint8)
+        box = np.array([[100.0, 100, 200, 150]])
+        transform = RandomZoomCrop(64, (0.5, 2.0)).get_transform(image)
+        grown = transform.apply_box(box)[0]
+        zooms.append((grown[2] - grown[0]) / 100)
+        assert (grown[3] - grown[1]) / 50 == pytest.approx(zooms[-1])
+    assert min(zooms) == pytest.approx(0.5, abs=0.05)
+    assert max(zooms) == pytest.approx(2.0, abs=0.1)
+    assert np.mean(np.log(zooms)) == pytest.approx(0, abs=0.1)  # log-uniform, not uniform
+
+
+def test_zoom_crop_reaches_every_corner():
+    transforms = [RandomZoomCrop(30).get_transform(paint(BOXES[0])) for _ in range(300)]
+    crops = [transform.transforms[0] for transform in transforms]
+    assert {crop.x0 for crop in crops} >= {0, WIDTH - 30}
+    assert {crop.y0 for crop in crops} == set(range(HEIGHT - 30 + 1))
+
+
+def test_zoom_crop_zooms_small_images_in():
+    inputs = T.AugInput(paint(BOXES[0]), boxes=BOXES[:1])
+    RandomZoomCrop(100, (0.1, 0.1))(inputs)
+    assert inputs.image.shape == (100, 100, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"size": 0}, {"size": 8, "zoom": (2, 1)}, {"size": 8, "zoom": (0, 1)}]
+)
+def test_zoom_crop_refuses_impossible_numbers(arguments):
+    with pytest.raises(ValueError, match="positive"):
+        RandomZoomCrop(**arguments)
+
+
+# ---- from the config
+
+
+def test_empty_list_is_detectron2s_own():
+    for crop in (False, True):
+        cfg = config()
+        cfg.INPUT.CROP.ENABLED = crop
+        expected = build_augmentation(cfg, is_train=True)
+        if crop:
+            expected.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+        assert repr(build_train_augmentations(cfg)) == repr(expected)
+    assert repr(build_train_augmentations(get_cfg())) == repr(
+        build_augmentation(get_cfg(), is_train=True)
+    )
+
+
+def test_list_is_built_in_order_with_its_arguments():
+    first, second, third = build_train_augmentations(
+        config(
+            {"NAME": "RandomZoomCrop", "size": 96, "zoom": [0.5, 2.0]},
+            {"NAME": "RandomFlip", "prob": 0.25, "horizontal": False, "vertical": True},
+            {"NAME": "RandomQuarterTurn"},
+        )
+    )
+    assert (type(first), first.size, first.zoom) == (RandomZoomCrop, 96, (0.5, 2.0))
+    assert (type(second), second.prob, second.vertical) == (T.RandomFlip, 0.25, True)
+    assert type(third) is RandomQuarterTurn
+
+
+def test_building_leaves_the_config_alone():
+    cfg = config({"NAME": "RandomFlip", "prob": 0.25})
+    build_train_augmentations(cfg)
+    assert cfg.INPUT.AUGMENTATIONS == [{"NAME": "RandomFlip", "prob": 0.25}]
+    assert len(build_train_augmentations(cfg)) == 1
+
+
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"NAME": "RandomFlop"}, "Did you mean RandomFlip.*RandomQuarterTurn.*RandomZoomCrop"),
+        ({"NAME": "RandomFlip", "probability": 1}, "RandomFlip.*'probability'.*Valid.*prob"),
+        ({"NAME": "RandomZoomCrop", "size": 8, "zooms": [1, 1]}, "Did you mean zoom"),
+        (
+            {"NAME": "RandomQuarterTurn", "prob": 1},
+            "argument of RandomQuarterTurn: 'prob'.*Valid: .none",
+        ),
+    ],
+)
+def test_unknown_names_list_the_valid_ones(entry, message):
+    with pytest.raises(UnknownNameError, match=message):
+        build_train_augmentations(config(entry))
+
+
+@pytest.mark.parametrize(
+    "name", ["Augmentation", "AugmentationList", "TransformGen", "RandomApply"]
+)
+def test_what_no_yaml_can_build_is_not_offered(name):
+    with pytest.raises(UnknownNameError) as error:
+        build_train_augmentations(config({"NAME": name}))
+    assert name not in str(error.value).partition("Valid:")[2].replace(".", "").split(", ")
+
+
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"size": 8}, r"INPUT.AUGMENTATIONS.*NAME.*got \{'size': 8\}"),
+        ("RandomFlip", r"INPUT.AUGMENTATIONS.*mapping.*got 'RandomFlip'"),
+        ({"NAME": 3}, "NAME.*got"),
+        ({"NAME": "RandomZoomCrop"}, "RandomZoomCrop.*missing.*size"),
+        ({"NAME": "RandomZoomCrop", "size": -1}, "RandomZoomCrop.*positive"),
+        ({"NAME": "RandomFlip", "horizontal": True, "vertical": True}, "RandomFlip"),
+    ],
+)
+def test_what_cannot_be_built_is_said(entry, message):
+    with pytest.raises(ValueError, match=message):
+        build_train_augmentations(config(entry))
+
+
+def test_a_crop_beside_the_list_is_not_silently_dropped(caplog):
+    cfg = config({"NAME": "RandomQuarterTurn"})
+    build_train_augmentations(cfg)
+    assert not caplog.records
+    cfg.INPUT.CROP.ENABLED = True
+    build_train_augmentations(cfg)
+    assert "INPUT.CROP" in caplog.text
