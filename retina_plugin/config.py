@@ -16,8 +16,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       ``IMAGES`` are a path or a list of them, ``NAME`` defaults to the json's stem, ``CLASS_NAMES``
       to the json's categories.
     * ``DATASETS.CHECK_FILES``: look at every image file before training.
-    * ``INPUT.AUGMENTATIONS``: a list of ``{NAME: ..., argument: value}``; empty means Detectron2's
-      own, made from ``INPUT``.
+    * ``INPUT.AUGMENTATIONS`` and ``INPUT.AUGMENTATIONS_TEST``: lists of ``{NAME: ..., argument:
+      value}``; empty means Detectron2's own, made from ``INPUT``.
     * ``MODEL.CHANNELS_LAST``: keep activations and weights channel by channel, faster on most CPUs
       and on GPUs with tensor cores.
     * ``SOLVER.OPTIMIZER`` and ``SOLVER.BACKBONE_LR_FACTOR``.
@@ -31,7 +31,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     coco = {"TRAIN": CfgNode(split), "TEST": CfgNode(split), "CLASS_NAMES": None}
     _add(cfg, "DATASETS", CfgNode({"COCO": CfgNode(coco), "CHECK_FILES": True}))
     _add(cfg, "MODEL", CfgNode({"CHANNELS_LAST": False}))
-    _add(cfg, "INPUT", CfgNode({"AUGMENTATIONS": []}))
+    _add(cfg, "INPUT", CfgNode({"AUGMENTATIONS": [], "AUGMENTATIONS_TEST": []}))
     _add(cfg, "SOLVER", CfgNode({"OPTIMIZER": "SGD", "BACKBONE_LR_FACTOR": 1.0}))
     return cfg
 

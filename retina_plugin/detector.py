@@ -173,9 +173,10 @@ class FocalRetinaNet(DenseDetector):
         predictions = self.predict(images)
         if not self.training:
             return self._rescale(self.detect(predictions, images), batched_inputs)
+        instances = self._ground_truth(batched_inputs)
         if self._picture_is_due():
             self._draw_picture(batched_inputs, predictions, images)
-        return self.losses(predictions, self._ground_truth(batched_inputs))
+        return self.losses(predictions, instances)
 
     def predict(self, images: ImageList) -> Predictions:
         """Backbone, head and anchors."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import batched_nms, cat
 from detectron2.structures import Boxes, Instances
@@ -105,7 +106,7 @@ class NMSPostProcessor:
         width = logits.shape[2]
         by_anchor = logits.unflatten(0, (-1, self.num_classes))  # (A, K, H, W)
         # nonzero of the permuted mask lists cell by cell, as Detectron2 does: ties end up alike
-        candidates = (by_anchor > self._logit_thresh).permute(2, 3, 0, 1).nonzero()
+        candidates = (by_anchor > self._logit_thresh(logits.dtype)).permute(2, 3, 0, 1).nonzero()
         y, x, a, k = candidates.unbind(1)
         scores = by_anchor[a, k, y, x].sigmoid()
         passed = (scores > self.score_thresh).nonzero().squeeze(1)
@@ -118,9 +119,15 @@ class NMSPostProcessor:
         )
         return boxes, scores, k
 
-    @property
-    def _logit_thresh(self) -> float:
-        """The inverse sigmoid of the threshold, lowered by more than what rounding can move."""
-        if self.score_thresh in (0, 1):
-            return math.inf if self.score_thresh else -math.inf
-        return math.log(self.score_thresh / (1 - self.score_thresh)) - 1e-3
+    def _logit_thresh(self, dtype: torch.dtype) -> float:
+        """The inverse sigmoid of the threshold, lowered by what rounding in ``dtype`` can move.
+
+        Scores s are rounded by ``eps s``, or ``eps tiny`` where they are subnormal, which in logits
+        is that over ``s (1 - s)``; the logits x themselves by ``eps |x|``.
+        """
+        score = self.score_thresh
+        if score in (0, 1):
+            return math.inf if score else -math.inf
+        logit, info = math.log(score / (1 - score)), torch.finfo(dtype)
+        rounding = abs(logit) + max(score, info.tiny) / (score * (1 - score))
+        return logit - 2 * info.eps * rounding

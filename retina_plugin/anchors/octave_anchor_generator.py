@@ -11,8 +11,11 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 from retina_plugin.registry import ANCHOR_GENERATORS
 
+SCALES_PER_OCTAVE = 3  # the paper's
 
-@ANCHOR_GENERATORS.register(defaults={"SCALES_PER_OCTAVE": 3})
+
+# yacs keeps a key to the type of its default; None is the one that takes a number and a list
+@ANCHOR_GENERATORS.register(defaults={"SCALES_PER_OCTAVE": None})
 class OctaveAnchorGenerator(DefaultAnchorGenerator):
     """Anchors of sizes ``base * 2**(i / n)``, ``i = 0..n-1``, in every aspect ratio.
 
@@ -39,7 +42,7 @@ class OctaveAnchorGenerator(DefaultAnchorGenerator):
         self,
         *,
         base_sizes: Sequence[Sequence[float]] | Sequence[float],
-        scales_per_octave: int | Sequence[int] = 3,
+        scales_per_octave: int | Sequence[int] = SCALES_PER_OCTAVE,
         aspect_ratios: Sequence[Sequence[float]] | Sequence[float] = (0.5, 1.0, 2.0),
         strides: Sequence[int],
         offset: float = 0.5,
@@ -70,10 +73,10 @@ class OctaveAnchorGenerator(DefaultAnchorGenerator):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
         """Base sizes, ratios and offset from the stock keys, the scales from the plugin's."""
-        settings = ANCHOR_GENERATORS.settings(cfg, cls.__name__)
+        scales = ANCHOR_GENERATORS.settings(cfg, cls.__name__)["SCALES_PER_OCTAVE"]
         return {
             "base_sizes": cfg.MODEL.ANCHOR_GENERATOR.SIZES,
-            "scales_per_octave": settings["SCALES_PER_OCTAVE"],
+            "scales_per_octave": SCALES_PER_OCTAVE if scales is None else scales,
             "aspect_ratios": cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS,
             "strides": [x.stride for x in input_shape],
             "offset": cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
@@ -84,7 +87,8 @@ def _per_level(
     values: Sequence[Sequence[float]] | Sequence[float], levels: int, key: str
 ) -> list[list[float]]:
     """One list a level; a single list, nested or not, serves all levels (as in Detectron2)."""
-    nested = [list(v) for v in values] if isinstance(values[0], Sequence) else [list(values)]
+    is_nested = all(isinstance(v, Sequence) for v in values)
+    nested = [list(v) for v in values] if is_nested else [list(values)]
     if len(nested) == 1:
         nested = nested * levels
     if len(nested) != levels or any(not v or min(v) <= 0 for v in nested):

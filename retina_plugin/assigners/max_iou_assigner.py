@@ -49,7 +49,8 @@ class MaxIoUAssigner:
                 f"has entries, got labels {labels} for thresholds {thresholds}; "
                 "the usual pair is [0, -1, 1] and [0.4, 0.5]"
             )
-        if not thresholds or thresholds != sorted(thresholds) or not 0 < thresholds[0] <= 1:
+        rising = bool(thresholds) and thresholds == sorted(thresholds)
+        if not rising or not 0 < thresholds[0] <= thresholds[-1] <= 1:
             raise ValueError(
                 f"MODEL.RETINANET.IOU_THRESHOLDS must rise within (0, 1], got {thresholds}"
             )

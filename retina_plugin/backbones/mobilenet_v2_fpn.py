@@ -13,6 +13,7 @@ from torchvision.models import mobilenet_v2
 
 from retina_plugin.registry import BACKBONES, unknown_name
 
+COUNTER = "num_batches_tracked"
 _NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "FrozenBN": FrozenBatchNorm2d.convert_frozen_batchnorm,
     "BN": lambda module: module,
@@ -80,22 +81,34 @@ class MobileNetV2(Backbone):
         Raises:
             ValueError: the shapes do not follow this network's.
         """
-        own = _without_counters(self.state_dict())
-        given = _without_counters(weights)
+        own, given = _without_counters(self.state_dict()), _without_counters(weights)
         pairs = list(zip(own.items(), given.items(), strict=False))
-        wrong = [(a, b) for a, b in pairs if a[1].shape != b[1].shape]
+        wrong = [
+            f"{other} {tuple(came.shape)} came for {name} {tuple(have.shape)}"
+            for (name, have), (other, came) in pairs
+            if have.shape != came.shape
+        ]
         if len(given) < len(own) or wrong:
-            (name, have), (other, came) = wrong[0] if wrong else pairs[-1]
             raise ValueError(
-                f"these weights are no MobileNetV2 of width 1: {len(given)} tensors for {len(own)};"
-                f" {other} {tuple(came.shape)} came for {name} {tuple(have.shape)}"
+                f"these weights are no MobileNetV2 of width 1: {len(given)} tensors for {len(own)}"
+                f"{', ' if wrong else ''}{', '.join(wrong[:1])}"
             )
-        return {name: tensor for (name, _), (_, tensor) in pairs}
+        mapped = {name: tensor for (name, _), (_, tensor) in pairs}
+        theirs = {_counter_of(a): _counter_of(b) for (a, _), (b, _) in pairs}
+        for name, counter in self.state_dict().items():
+            if name.endswith(COUNTER):
+                mapped[name] = weights.get(theirs[name], counter)
+        return mapped
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop BatchNorm's step counters: FrozenBN has none, and they would shift the order."""
-    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    """Without BatchNorm's step counters, which some files have and others have not."""
+    return {name: tensor for name, tensor in state.items() if not name.endswith(COUNTER)}
+
+
+def _counter_of(name: str) -> str:
+    """The name of the counter beside a BatchNorm's tensor."""
+    return f"{name.rpartition('.')[0]}.{COUNTER}"
 
 
 @BACKBONES.register(defaults={"NORM": "FrozenBN"}, node="MobileNetV2")

@@ -1,4 +1,4 @@
-"""Augmentations from yaml: ``INPUT.AUGMENTATIONS`` names Detectron2's transforms or these."""
+"""Augmentations from yaml, which names Detectron2's transforms or these."""
 
 from __future__ import annotations
 
@@ -17,48 +17,51 @@ from fvcore.transforms.transform import Transform
 from retina_plugin.registry import unknown_name
 
 AUGMENTATIONS = Registry("augmentation")
-KEY = "INPUT.AUGMENTATIONS"
 # Bases, and what takes another augmentation as an object: nothing that numbers and names can build.
 NOT_FROM_YAML = (T.Augmentation, T.AugmentationList, T.RandomApply)
 
 logger = logging.getLogger(__name__)
 
 
-def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """What ``INPUT.AUGMENTATIONS`` lists, or Detectron2's own where it is empty or absent.
+def build_augmentations(cfg: CfgNode, is_train: bool = True) -> list[T.Augmentation]:
+    """What the config lists, or Detectron2's own where that is empty or absent.
+
+    The key is ``INPUT.AUGMENTATIONS`` in training, else ``INPUT.AUGMENTATIONS_TEST``.
 
     Raises:
         UnknownNameError: an unknown name or argument; lists the valid ones.
         ValueError: an entry is no mapping with ``NAME``, or the transform refuses its arguments.
     """
-    entries = cfg.INPUT.get("AUGMENTATIONS") or []
+    key = "AUGMENTATIONS" if is_train else "AUGMENTATIONS_TEST"
+    crop = is_train and cfg.INPUT.CROP.ENABLED
+    entries = cfg.INPUT.get(key) or []
     if entries:
-        if cfg.INPUT.CROP.ENABLED:
-            logger.warning(f"INPUT.CROP has no effect: {KEY} lists all augmentations.")
-        return [_build(entry) for entry in entries]
-    augmentations = build_augmentation(cfg, is_train=True)
-    if cfg.INPUT.CROP.ENABLED:
+        if crop:
+            logger.warning(f"INPUT.CROP has no effect: INPUT.{key} lists all augmentations.")
+        return [_build(entry, f"INPUT.{key}") for entry in entries]
+    augmentations = build_augmentation(cfg, is_train)
+    if crop:
         augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
     return augmentations
 
 
-def _build(entry: Any) -> T.Augmentation:
+def _build(entry: Any, key: str) -> T.Augmentation:
     if not isinstance(entry, dict) or not isinstance(entry.get("NAME"), str):
         raise ValueError(
-            f"{KEY}: an entry is a mapping such as {{NAME: RandomFlip, prob: 0.5}}, got {entry!r}"
+            f"{key}: an entry is a mapping such as {{NAME: RandomFlip, prob: 0.5}}, got {entry!r}"
         )
-    arguments = {key: value for key, value in entry.items() if key != "NAME"}
+    arguments = {argument: value for argument, value in entry.items() if argument != "NAME"}
     name, factories = entry["NAME"], _factories()
     if name not in factories:
-        raise unknown_name(KEY, name, factories)
+        raise unknown_name(key, name, factories)
     parameters = inspect.signature(factories[name]).parameters
     for argument in arguments:
         if argument not in parameters:
-            raise unknown_name(f"{KEY}: argument of {name}", argument, parameters or ["(none)"])
+            raise unknown_name(f"{key}: argument of {name}", argument, parameters or ["(none)"])
     try:
         return factories[name](**arguments)
     except (TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"{KEY}: {name} does not take {arguments}: {error}") from error
+        raise ValueError(f"{key}: {name} does not take {arguments}: {error}") from error
 
 
 def _factories() -> dict[str, type[T.Augmentation]]:
@@ -149,3 +152,27 @@ class RandomZoomCrop(T.Augmentation):
         y = np.random.randint(height - side + 1)
         crop = T.CropTransform(x, y, side, side, width, height)
         return T.TransformList([crop, T.ResizeTransform(side, side, self.size, self.size)])
+
+
+@AUGMENTATIONS.register()
+class Zoom(T.Augmentation):
+    """Resize by a fixed factor: small objects become large enough for the pyramid.
+
+    Args:
+        factor: of both sides.
+
+    Raises:
+        ValueError: it is not positive.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        if factor <= 0:
+            raise ValueError(f"factor must be positive, got {factor}")
+        self.factor = factor
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """A resize of the ``(H, W, C)`` image."""
+        height, width = image.shape[:2]
+        new_height, new_width = (max(1, round(side * self.factor)) for side in (height, width))
+        return T.ResizeTransform(height, width, new_height, new_width)

@@ -7,11 +7,11 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 
-from retina_plugin.data.augmentations import build_train_augmentations
+from retina_plugin.data.augmentations import build_augmentations
 
 
 class RetinaDatasetMapper(DatasetMapper):
-    """``DatasetMapper`` whose training augmentations come from ``INPUT.AUGMENTATIONS``."""
+    """``DatasetMapper`` with ``INPUT.AUGMENTATIONS``, and ``INPUT.AUGMENTATIONS_TEST``."""
 
     @configurable
     def __init__(self, is_train: bool, **kwargs: Any) -> None:
@@ -19,8 +19,7 @@ class RetinaDatasetMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """As ``DatasetMapper``'s, with the augmentations replaced in training."""
+        """As ``DatasetMapper``'s, with the augmentations replaced."""
         arguments = super().from_config(cfg, is_train)
-        if is_train:
-            arguments["augmentations"] = build_train_augmentations(cfg)
+        arguments["augmentations"] = build_augmentations(cfg, is_train)
         return arguments

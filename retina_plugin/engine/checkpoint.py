@@ -3,69 +3,152 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
+from torch import nn
 
 from retina_plugin.engine.solver import BOTTOM_UP
 
-_HARMLESS_MODULES = ("numpy", "_codecs", "collections")
+KEY = "MODEL.WEIGHTS (in a LazyConfig train.init_checkpoint)"
+# All that a pickle of numpy arrays names, by numpy 1 and 2 and every protocol. Not numpy as a
+# whole: it ships functions that run a string.
+ARRAY_PARTS = {
+    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    ("collections", "OrderedDict"),
+}
 
 
 class RetinaCheckpointer(DetectionCheckpointer):
     """``DetectionCheckpointer`` which runs no code from a file and maps a backbone's own layout.
 
     * A file none of whose names is the model's goes to the backbone's ``map_pretrained``, if it has
-      one; if then still nothing matches, that is an error.
-    * ``.pth`` files are read with ``weights_only``, ``.pkl`` files are refused if they name
+      one. If no parameter of the model is in the file, that is an error.
+    * Files of tensors are read with ``weights_only``; ``.pkl`` files are refused if they name
       anything but numpy arrays and plain containers.
 
+    Args:
+        model: whose weights are saved and loaded.
+        save_dir: where checkpoints are.
+        all_weights: a file without some of the model's parameters, or no file, is an error too.
+        kwargs: of ``DetectionCheckpointer``.
+
     Raises:
-        ValueError: on ``load``, as said above.
+        ValueError: on ``load``, as said above, or the file is missing or cannot be read.
     """
 
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, all_weights: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(model, save_dir, **kwargs)
+        self.all_weights = all_weights
+        self._path = ""
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Detectron2's; ``path`` is a file, a URL or empty."""
+        self._path, file = path, path.partition("?")[0]
+        if not path and self.all_weights:
+            raise ValueError(f"{KEY} is empty: give the weights of a trained detector")
+        if path and "://" not in path and not Path(file).is_file():
+            raise ValueError(f"{KEY}: there is no file {file}")
+        try:
+            return super().load(path, *args, **kwargs)
+        except URLError as error:
+            raise ValueError(
+                f"{KEY}: {path} cannot be downloaded ({error.reason}). Download it elsewhere and "
+                "give the file's path, or train without pretrained weights: ''"
+            ) from error
+        finally:
+            self._parsed_url_during_load = None  # else an error here would block the next load
+
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if filename.endswith(".pkl"):
-            with PathManager.open(filename, "rb") as file:
-                _ArraysOnly(file, encoding="latin1").load()
+        # What Detectron2 itself reads with the plain unpickler is read restricted first
+        with _readable(filename):
+            if filename.endswith(".pkl"):
+                with PathManager.open(filename, "rb") as file:
+                    _ArraysOnly(file, encoding="latin1").load()
+            elif filename.endswith(".pyth"):
+                self._torch_load(filename)
         return super()._load_file(filename)
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        with PathManager.open(f, "rb") as file:
+        with _readable(f), PathManager.open(f, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        given = list(checkpoint["model"])
         if not checkpoint.get("matching_heuristics", False):
             checkpoint["model"] = self._to_own_names(checkpoint["model"])
-        return super()._load_model(checkpoint)
+        incompatible = super()._load_model(checkpoint)
+        parameters = [name for name, _ in self.model.named_parameters()]
+        missing = [name for name in parameters if name in set(incompatible.missing_keys)]
+        if len(missing) == len(parameters):
+            raise ValueError(
+                f"{KEY} is {self._path}: none of the file's {len(given)} tensors fits one of the "
+                f"model's parameters. The file has {_first(given)}; the model "
+                f"{_first(parameters)}. For weights of the backbone alone in torchvision's names "
+                "add '?matching_heuristics=True' to the path"
+            )
+        if missing and self.all_weights:
+            raise ValueError(
+                f"{KEY} is {self._path}: of the model's {len(parameters)} parameters "
+                f"{len(missing)} are missing in the file, or have another shape there: "
+                f"{_first(missing)}. Give the weights of a whole detector, trained with this config"
+            )
+        return incompatible
 
     def _to_own_names(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        own = self.model.state_dict().keys()
-        if given.keys() & own:
-            return given
+        names = {name.removeprefix("module.") for name in given}  # those of a wrapped model
         bottom_up = getattr(getattr(self.model, "backbone", None), "bottom_up", None)
-        if not hasattr(bottom_up, "map_pretrained"):
-            raise ValueError(
-                f"MODEL.WEIGHTS: none of the file's {len(given)} tensors is one of the model's. "
-                f"The file has {', '.join(list(given)[:3])}, ...; the model {', '.join(own)[:100]}"
-                ", ... For weights of the backbone alone in torchvision's names add "
-                "'?matching_heuristics=True' to the path"
-            )
+        if names & self.model.state_dict().keys() or not hasattr(bottom_up, "map_pretrained"):
+            return given
         mapped = bottom_up.map_pretrained(given)
         self.logger.info(f"Mapped {len(mapped)} pretrained tensors onto {BOTTOM_UP[:-1]}")
         return {BOTTOM_UP + name: tensor for name, tensor in mapped.items()}
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+
+
+@contextmanager
+def _readable(filename: str) -> Iterator[None]:
+    """Say in one sentence what is wrong with a file of weights."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():
+            raise ValueError(f"{filename}: cannot be read as weights: {error}") from error
+        raise ValueError(
+            f"{filename}: holds more than tensors, which could run code when loaded, so only "
+            "tensors are read. If you trust it, load it yourself and save its state_dict. What "
+            f"it asks for: {_asked_for(error)}"
+        ) from error
+    except (EOFError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{filename}: cannot be read as weights: {reason}") from error
+
+
+def _asked_for(error: pickle.UnpicklingError) -> str:
+    """The line that names the forbidden global, of torch's long message or of ours."""
+    return next(line.strip() for line in str(error).splitlines() if "global" in line.lower())
 
 
 class _ArraysOnly(pickle.Unpickler):
     """Reads a pickle of numpy arrays and refuses all else before it can run."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] not in _HARMLESS_MODULES or "." in name:
-            raise ValueError(
-                f"the weights name {module}.{name}: a file of weights needs only arrays, and this "
-                "one could run code when loaded. Convert it to tensors yourself if you trust it"
-            )
+        if (module, name) not in ARRAY_PARTS:
+            raise pickle.UnpicklingError(f"the global {module}.{name}, which is no array")
         return super().find_class(module, name)

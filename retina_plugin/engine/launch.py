@@ -11,41 +11,63 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import launch
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def launch_workers(main: Callable[[Namespace], Any], args: Namespace) -> Any:
+def launch_workers(main: Callable[[Namespace], Any], args: Namespace) -> None:
     """Run ``main(args)`` in every worker.
 
     Under torchrun the process is a worker already and ``--num-gpus`` says nothing. Else
     Detectron2's ``launch`` spawns ``--num-gpus`` workers, on CPUs (gloo) where there is no CUDA.
 
     Raises:
-        ValueError: more workers than GPUs on this machine.
+        SystemExit: the arguments cannot be met; or a worker ended with this exit code, having said
+            why.
     """
     if all(name in os.environ for name in _TORCHRUN):
-        return _run_under_torchrun(main, args)
-    gpus = torch.cuda.device_count()
-    if gpus and args.num_gpus > gpus:
-        raise ValueError(f"--num-gpus {args.num_gpus}, but this machine has {gpus}")
-    return launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+        _run_under_torchrun(main, args)
+        return
+    _check_gpus(args.num_gpus, "--num-gpus")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise SystemExit(
+            f"error: --num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, the same "
+            "on all machines: a free port of the machine with --machine-rank 0"
+        )
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ProcessExitedException as error:
+        if error.exit_code < 0:  # killed by a signal, and could say nothing
+            raise
+        raise SystemExit(error.exit_code) from None
 
 
-def _run_under_torchrun(main: Callable[[Namespace], Any], args: Namespace) -> Any:
+def _run_under_torchrun(main: Callable[[Namespace], Any], args: Namespace) -> None:
+    workers = int(os.environ["LOCAL_WORLD_SIZE"])
+    _check_gpus(workers, "torchrun --nproc-per-node")
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if has_gpu else "gloo")
-    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    comm.create_local_process_group(workers)
     try:
-        return main(args)
+        main(args)
     finally:
         dist.destroy_process_group()
+
+
+def _check_gpus(workers: int, argument: str) -> None:
+    gpus = torch.cuda.device_count()
+    if gpus and workers > gpus:
+        raise SystemExit(
+            f"error: {argument} {workers}, but this machine has {gpus}. For workers on CPUs hide "
+            "the GPUs: CUDA_VISIBLE_DEVICES=''"
+        )

@@ -4,81 +4,129 @@ from __future__ import annotations
 
 import weakref
 from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
 from torch import nn
 
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
-from retina_plugin.engine.setup import import_extension
+from retina_plugin.engine.safe_yaml import ConfigFileError
+from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.trainer import build_step, distribute
+from retina_plugin.registry import unknown_name
+
+REQUIRED = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
-def run_lazy(args: Namespace) -> Any:
+def run_lazy(args: Namespace) -> dict[str, Any]:
     """The job of ``train_net.py`` for a ``.py`` config; overrides are ``path.key=value``.
 
     The file is Python and runs as such: only for files you trust.
+
+    Raises:
+        ConfigFileError: no such file, or it lacks one of ``REQUIRED``; an override without ``=``.
+        UnknownNameError: an override of a key that does not exist; lists the valid ones.
     """
     register_package_paths()
     for extension in args.extensions:
         import_extension(extension)
-    cfg = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
-    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
-        cfg.train.device = "cpu"
-    default_setup(cfg, args)
+    cfg = load_lazy(args.config_file, args.opts)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="retina_plugin")
+    cfg.train.device = available_device(cfg.train.device, "train.device")
+    default_setup(cfg, args)
     model = instantiate(cfg.model).to(cfg.train.device)
     if not args.eval_only:
         return train_lazy(cfg, model, resume=args.resume)
-    RetinaCheckpointer(model).load(cfg.train.init_checkpoint)
+    checkpointer = RetinaCheckpointer(model, cfg.train.output_dir, all_weights=True)
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     return evaluate_lazy(cfg, model)
 
 
-def train_lazy(cfg: Any, model: nn.Module, *, resume: bool) -> Any:
+def load_lazy(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of a ``.py`` file, which runs it, with overrides.
+
+    Raises:
+        ConfigFileError, UnknownNameError: see :func:`run_lazy`.
+    """
+    if not Path(config_file).is_file():
+        raise ConfigFileError(f"{config_file}: there is no such config file.")
+    cfg = LazyConfig.load(config_file)
+    missing = [name for name in REQUIRED if name not in cfg]
+    if missing:
+        raise ConfigFileError(
+            f"{config_file}: a LazyConfig for train_net.py defines {', '.join(REQUIRED)}; this one "
+            f"lacks {', '.join(missing)}"
+        )
+    for override in overrides:
+        _check_override(cfg, override)
+    return LazyConfig.apply_overrides(cfg, list(overrides))
+
+
+def _check_override(cfg: DictConfig, override: str) -> None:
+    """Refuse a key that nothing reads; a ``_target_`` takes arguments that are not written yet."""
+    path, equals, _ = override.partition("=")
+    if not equals:
+        raise ConfigFileError(
+            f"override {override}: with a LazyConfig write path.key=value, such as "
+            "train.max_iter=100"
+        )
+    node: Any = cfg
+    for key in path.lstrip("+").split("."):
+        if not isinstance(node, DictConfig) or (key not in node and "_target_" in node):
+            return
+        if key not in node:
+            raise unknown_name(f"override {path}", key, map(str, node))
+        node = node[key]
+
+
+def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]:
     """Train ``model`` as the config says; returns the results of the last evaluation."""
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    parallel = distribute(model)
-    trainer = build_step(
-        parallel, instantiate(cfg.dataloader.train), optimizer, amp=cfg.train.amp.enabled
-    )
+    parallel = distribute(model, **cfg.train.ddp)
+    loader = instantiate(cfg.dataloader.train)
+    trainer = build_step(parallel, loader, optimizer, amp=cfg.train.amp.enabled)
     checkpointer = RetinaCheckpointer(
         parallel, cfg.train.output_dir, trainer=weakref.proxy(trainer)
     )
-    evaluation = hooks.EvalHook(cfg.train.eval_period, lambda: evaluate_lazy(cfg, parallel))
-    every_worker = [
-        hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-    ]
-    main_worker = comm.is_main_process()
+    results: dict[str, Any] = {}
+
+    def evaluate() -> dict[str, Any]:
+        results.update(evaluate_lazy(cfg, parallel))
+        return results
+
+    # In DefaultTrainer's order: should the evaluation fail, there is a checkpoint; what it finds is
+    # written
+    main = comm.is_main_process()
     trainer.register_hooks(
         [
-            *every_worker,
-            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
-            if main_worker
-            else None,
-            evaluation,
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
+            hooks.EvalHook(cfg.train.eval_period, evaluate),
             hooks.PeriodicWriter(
                 default_writers(cfg.train.output_dir, cfg.train.max_iter),
                 period=cfg.train.log_period,
             )
-            if main_worker
+            if main
             else None,
         ]
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     resumed = resume and checkpointer.has_checkpoint()
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
-    return trainer.storage.latest()
+    return results
 
 
-def evaluate_lazy(cfg: Any, model: nn.Module) -> Any:
+def evaluate_lazy(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     """Results of ``dataloader.evaluator`` on ``dataloader.test``; {} without an evaluator."""
     if "evaluator" not in cfg.dataloader:
         return {}

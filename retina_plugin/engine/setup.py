@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import sys
+import time
+import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +31,13 @@ from retina_plugin.registry import UnknownNameError, require_registered
 logger = logging.getLogger(__name__)
 
 USER_ERRORS = (ConfigFileError, DataError, PackageFileError, UnknownNameError)
+SPEAK_AFTER = 10.0  # seconds that a worker leaves to the first one to say what is wrong
 
 
 def argument_parser() -> ArgumentParser:
-    """Detectron2's arguments and the plugin's."""
+    """Detectron2's arguments and the plugin's; on one machine workers meet at a free port."""
     parser = default_argument_parser()
+    parser.set_defaults(dist_url="auto")  # with Detectron2's port a user's second run fails
     parser.add_argument(
         "--allow-unsafe-yaml",
         action="store_true",
@@ -52,6 +57,8 @@ def argument_parser() -> ArgumentParser:
 def setup(args: Namespace) -> CfgNode:
     """Extensions, config, logging, seed, data sets and their checks; returns the frozen config.
 
+    With ``args.eval_only`` nothing is asked of the training data: they need not be there.
+
     Raises:
         ConfigFileError, UnknownNameError, DataError: the user's mistakes, before anything is built.
     """
@@ -60,50 +67,103 @@ def setup(args: Namespace) -> CfgNode:
         import_extension(extension)
     cfg = load_config(args.config_file, args.opts, allow_unsafe=args.allow_unsafe_yaml)
     require_registered(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
-    device_note = _fall_back_to_cpu(cfg)
-    register_datasets(cfg)
+    setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="retina_plugin")
+    cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
+    if cfg.TEST.AUG.ENABLED:
+        logger.warning("TEST.AUG has no effect: Detectron2 augments test images for R-CNN alone")
+    if args.eval_only:
+        _register_test_sets(cfg)
+    else:
+        register_datasets(cfg)
     cfg.freeze()
     default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="retina_plugin")
-    if device_note:
-        logger.warning(device_note)
     if comm.is_main_process():
         check_datasets(cfg, train=not args.eval_only)
     return cfg
 
 
+def _register_test_sets(cfg: CfgNode) -> None:
+    """``register_datasets`` without the training data, which ``cfg`` keeps."""
+    datasets = cfg.DATASETS
+    train, declared = datasets.TRAIN, datasets.COCO.TRAIN
+    datasets.TRAIN, datasets.COCO.TRAIN = (), CfgNode()
+    register_datasets(cfg)
+    datasets.TRAIN, datasets.COCO.TRAIN = train, declared
+
+
 def import_extension(name: str) -> None:
     """Import a module by its name or a file by its path, so that its components register.
 
+    A file is imported by its stem, its folder being the last that is searched: so the processes of
+    a data loader, too, find what was defined there, and it never takes another module's place.
+
     Raises:
-        ConfigFileError: there is no such module or file.
+        ConfigFileError: there is no such module or file, or the stem is another module's name.
     """
-    path = Path(name)
+    path = Path(name).resolve()
     if path.suffix != ".py":
-        if importlib.util.find_spec(name) is None:
+        if not _exists(name):
             raise ConfigFileError(f"--import {name}: no such module; give a module or a .py file")
         importlib.import_module(name)
         return
     if not path.is_file():
         raise ConfigFileError(f"--import {name}: there is no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    if not path.stem.isidentifier():
+        raise ConfigFileError(
+            f"--import {name}: {path.stem} cannot be a module's name: rename the file to letters, "
+            "digits and underscores"
+        )
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+        importlib.invalidate_caches()
+    spec = importlib.util.find_spec(path.stem)
+    found = spec.origin if spec is not None else None
+    if found is None or not Path(found).is_file() or not path.samefile(found):
+        raise ConfigFileError(
+            f"--import {name}: there is another module {path.stem} ({found}): rename the file"
+        )
+    importlib.import_module(path.stem)
 
 
-def _fall_back_to_cpu(cfg: CfgNode) -> str | None:
-    """Detectron2's default device is CUDA; without one it would fail deep inside the driver."""
-    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
-        return None
-    note = f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but there is no CUDA here: using the CPU"
-    cfg.MODEL.DEVICE = "cpu"
-    return note
+def _exists(module: str) -> bool:
+    try:
+        return all(module.split(".")) and importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError as error:  # the package that it would be in
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return False
+        raise
+
+
+def available_device(device: str, key: str) -> str:
+    """``device``, or the CPU instead of a CUDA that is not there, with a warning.
+
+    Detectron2's default device is CUDA; without one it would fail deep inside the driver.
+    """
+    if not device.startswith("cuda") or torch.cuda.is_available():
+        return device
+    logger.warning(f"{key} is {device}, but there is no CUDA here: using the CPU")
+    return "cpu"
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the program with the message alone where the mistake is the user's."""
+    """End the program with the message alone, and exit code 1, where the mistake is the user's.
+
+    That is one of ``USER_ERRORS``, or a ``ValueError`` or ``ImportError`` that the plugin's own
+    code raises: its components refuse impossible values so. Of several workers, all of which make
+    the same mistake, the first one says it.
+    """
     try:
         yield
-    except USER_ERRORS as error:
+    except Exception as error:
+        if not isinstance(error, USER_ERRORS) and not _is_refusal(error):
+            raise
+        if comm.get_local_rank() > 0:
+            time.sleep(SPEAK_AFTER)  # the launcher ends this worker as soon as the first one ends
         raise SystemExit(f"error: {error}") from None
+
+
+def _is_refusal(error: Exception) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
+    return isinstance(error, ValueError | ImportError) and module.startswith("retina_plugin.")

@@ -22,16 +22,20 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         UnknownNameError: an unknown optimizer; lists the valid ones.
     """
     solver = cfg.SOLVER
-    factor = solver.get("BACKBONE_LR_FACTOR", 1.0)
     names = [name for name, _ in model.named_parameters()]
     pretrained = BOTTOM_UP if any(n.startswith(BOTTOM_UP) for n in names) else "backbone."
+
+    def lr_factor(name: str) -> float:
+        # Detectron2's own bias_lr_factor would overwrite the backbone's factor, not multiply it
+        factor = solver.get("BACKBONE_LR_FACTOR", 1.0) if name.startswith(pretrained) else 1.0
+        return factor * (solver.BIAS_LR_FACTOR if name.rpartition(".")[2] == "bias" else 1.0)
+
     parameters = get_default_optimizer_params(
         model,
         base_lr=solver.BASE_LR,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-        lr_factor_func=lambda name: factor if name.startswith(pretrained) else 1.0,
+        lr_factor_func=lr_factor,
     )
     common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "foreach": True}
     momentum = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from torch import nn
 
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.solver import build_optimizer
-from retina_plugin.evaluation.build import build_evaluator
+from retina_plugin.evaluation.build import build_evaluator, evaluator_type
 
 
 class RetinaTrainer(DefaultTrainer):
@@ -26,11 +27,16 @@ class RetinaTrainer(DefaultTrainer):
 
     Only the construction is our own: Detectron2's wraps the model for one GPU a worker, which fails
     for workers on CPUs.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly by the workers.
+        UnknownNameError, ImportError: a test set has no evaluator.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        check_before_training(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -44,6 +50,11 @@ class RetinaTrainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    def train(self) -> dict[str, Any]:
+        """Train; returns the last evaluation's results, on workers other than the first empty."""
+        super().train()
+        return getattr(self, "_last_eval_results", {})
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -75,11 +86,52 @@ class RetinaTrainer(DefaultTrainer):
         return build_evaluator(dataset_name, Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
 
 
-def distribute(model: nn.Module) -> nn.Module:
-    """Wrap the model for the workers, where there is more than one."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    devices = {"device_ids": None} if on_cpu else {}
-    return create_ddp_model(model, broadcast_buffers=False, **devices)
+def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
+    """Results of ``MODEL.WEIGHTS``, or on ``resume`` of the last checkpoint in ``OUTPUT_DIR``.
+
+    Raises:
+        ValueError: no weights are given, or they lack some of the model's.
+    """
+    model = RetinaTrainer.build_model(cfg)
+    checkpointer = RetinaCheckpointer(model, cfg.OUTPUT_DIR, all_weights=True)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = RetinaTrainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def check_before_training(cfg: CfgNode) -> None:
+    """Find now what would else end the training at its first step, or its first evaluation."""
+    batch, workers = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if batch % workers:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is the batch of all workers together: {batch} images cannot be "
+            f"shared evenly by {workers} workers"
+        )
+    for name in cfg.DATASETS.TEST:
+        evaluator_type(name)
+
+
+def distribute(model: nn.Module, **options: Any) -> nn.Module:
+    """Wrap the model for the workers, where there is more than one.
+
+    Args:
+        model: on this worker's device.
+        options: of ``detectron2.engine.create_ddp_model``.
+
+    Raises:
+        ValueError: the workers met over CUDA, but the model is on the CPU.
+    """
+    options = {"broadcast_buffers": False, **options}
+    if next(model.parameters()).device.type == "cpu":
+        if comm.get_world_size() > 1 and dist.get_backend() == "nccl":
+            raise ValueError(
+                "MODEL.DEVICE is cpu, but several workers on a machine with GPUs use these: set "
+                "MODEL.DEVICE cuda, or hide the GPUs with CUDA_VISIBLE_DEVICES=''"
+            )
+        options["device_ids"] = None
+    return create_ddp_model(model, **options)
 
 
 def build_step(

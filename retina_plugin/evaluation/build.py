@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
@@ -14,26 +15,45 @@ from detectron2.evaluation import (
 
 from retina_plugin.registry import unknown_name
 
+TYPES = ("coco", "lvis", "pascal_voc")
+
+
+def evaluator_type(dataset_name: str) -> str:
+    """The data set's ``evaluator_type``; without one, but with ``json_file``, it counts as COCO.
+
+    Call it before training, whose first evaluation may be hours away.
+
+    Args:
+        dataset_name: as registered in ``DatasetCatalog``.
+
+    Raises:
+        UnknownNameError: another type than those in ``TYPES``; lists these.
+        ImportError: a package that the evaluator needs is not installed.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    kind = metadata.get("evaluator_type", "coco" if metadata.get("json_file") else "(none)")
+    if kind not in TYPES:
+        raise unknown_name(f"evaluator_type of the data set {dataset_name}", kind, TYPES)
+    if kind == "lvis" and importlib.util.find_spec("lvis") is None:
+        raise ImportError(
+            f"the data set {dataset_name} is evaluated by LVIS's own package, which is not "
+            'installed; get it with: pip install "retina-plugin[lvis]"'
+        )
+    return kind
+
 
 def build_evaluator(dataset_name: str, output_dir: str | Path) -> DatasetEvaluator:
-    """The evaluator for the data set's ``evaluator_type``: ``coco``, ``lvis`` or ``pascal_voc``.
-
-    A data set without a type, but with ``json_file``, counts as COCO.
+    """The evaluator of the data set's type: ``coco``, ``lvis`` or ``pascal_voc``.
 
     Args:
         dataset_name: as registered in ``DatasetCatalog``.
         output_dir: where COCO's and LVIS's write their predictions and results.
 
     Raises:
-        UnknownNameError: another type; lists the valid ones.
+        UnknownNameError, ImportError: see :func:`evaluator_type`.
     """
-    metadata = MetadataCatalog.get(dataset_name)
-    builders = {
-        "coco": lambda: COCOEvaluator(dataset_name, tasks=("bbox",), output_dir=str(output_dir)),
-        "lvis": lambda: LVISEvaluator(dataset_name, tasks=("bbox",), output_dir=str(output_dir)),
-        "pascal_voc": lambda: PascalVOCDetectionEvaluator(dataset_name),
-    }
-    kind = metadata.get("evaluator_type", "coco" if metadata.get("json_file") else "(none)")
-    if kind not in builders:
-        raise unknown_name(f"evaluator_type of the data set {dataset_name}", kind, builders)
-    return builders[kind]()
+    kind = evaluator_type(dataset_name)
+    if kind == "pascal_voc":
+        return PascalVOCDetectionEvaluator(dataset_name)
+    evaluator = {"coco": COCOEvaluator, "lvis": LVISEvaluator}[kind]
+    return evaluator(dataset_name, tasks=("bbox",), output_dir=str(output_dir))

@@ -13,7 +13,7 @@ from retina_plugin.registry import NORMALIZERS
 
 @NORMALIZERS.register(defaults={"MOMENTUM": 0.9, "INITIAL": 100.0, "AVERAGE_OVER_WORKERS": False})
 class EMANormalizer(nn.Module):
-    """Exponential moving average ``e = m e + (1 - m) max(P, 1)``, updated, then returned.
+    """Exponential moving average ``e = m * e + (1 - m) * max(P, 1)``, updated, then returned.
 
     Source: ``detectron2.modeling.meta_arch.dense_detector.DenseDetector._ema_update``. Unlike
     there the average is a buffer: checkpoints hold it, so that a resumed run continues with it.

@@ -10,9 +10,9 @@ from torch import Tensor
 def count_positives(num_positives: Tensor, average_over_workers: bool) -> tuple[Tensor, int]:
     """P as float, at least 1, and the number W of workers that it was counted on.
 
-    W is 1 unless ``average_over_workers``. Dividing by P / W then, DistributedDataParallel's average
-    of the workers' gradients, ``sum_w grad(S_w) / (P / W) / W``, is the gradient ``grad(S) / P`` of
-    one worker with the whole batch.
+    W is 1 unless ``average_over_workers``. Where every worker divides by P / W,
+    DistributedDataParallel's average of their gradients, ``sum_w grad(S_w) / (P / W) / W``, is the
+    gradient ``grad(S) / P`` of one worker with the whole batch.
     """
     count = num_positives.float()
     workers = comm.get_world_size() if average_over_workers else 1

@@ -1,4 +1,4 @@
-"""Boxes stay on the pixels that they were drawn around; the config's mistakes name what is valid."""
+"""Boxes stay on their pixels; the config's mistakes name what is valid."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from retina_plugin.data.augmentations import (
     QuarterTurn,
     RandomQuarterTurn,
     RandomZoomCrop,
-    build_train_augmentations,
+    Zoom,
+    build_augmentations,
 )
 from retina_plugin.registry import UnknownNameError
 
@@ -141,14 +142,14 @@ def test_empty_list_is_detectron2s_own():
         expected = build_augmentation(cfg, is_train=True)
         if crop:
             expected.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-        assert repr(build_train_augmentations(cfg)) == repr(expected)
-    assert repr(build_train_augmentations(get_cfg())) == repr(
+        assert repr(build_augmentations(cfg)) == repr(expected)
+    assert repr(build_augmentations(get_cfg())) == repr(
         build_augmentation(get_cfg(), is_train=True)
     )
 
 
 def test_list_is_built_in_order_with_its_arguments():
-    first, second, third = build_train_augmentations(
+    first, second, third = build_augmentations(
         config(
             {"NAME": "RandomZoomCrop", "size": 96, "zoom": [0.5, 2.0]},
             {"NAME": "RandomFlip", "prob": 0.25, "horizontal": False, "vertical": True},
@@ -162,9 +163,9 @@ def test_list_is_built_in_order_with_its_arguments():
 
 def test_building_leaves_the_config_alone():
     cfg = config({"NAME": "RandomFlip", "prob": 0.25})
-    build_train_augmentations(cfg)
+    build_augmentations(cfg)
     assert cfg.INPUT.AUGMENTATIONS == [{"NAME": "RandomFlip", "prob": 0.25}]
-    assert len(build_train_augmentations(cfg)) == 1
+    assert len(build_augmentations(cfg)) == 1
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_building_leaves_the_config_alone():
 )
 def test_unknown_names_list_the_valid_ones(entry, message):
     with pytest.raises(UnknownNameError, match=message):
-        build_train_augmentations(config(entry))
+        build_augmentations(config(entry))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_unknown_names_list_the_valid_ones(entry, message):
 )
 def test_what_no_yaml_can_build_is_not_offered(name):
     with pytest.raises(UnknownNameError) as error:
-        build_train_augmentations(config({"NAME": name}))
+        build_augmentations(config({"NAME": name}))
     assert name not in str(error.value).partition("Valid:")[2].replace(".", "").split(", ")
 
 
@@ -206,13 +207,34 @@ def test_what_no_yaml_can_build_is_not_offered(name):
 )
 def test_what_cannot_be_built_is_said(entry, message):
     with pytest.raises(ValueError, match=message):
-        build_train_augmentations(config(entry))
+        build_augmentations(config(entry))
 
 
 def test_a_crop_beside_the_list_is_not_silently_dropped(caplog):
     cfg = config({"NAME": "RandomQuarterTurn"})
-    build_train_augmentations(cfg)
+    build_augmentations(cfg)
     assert not caplog.records
     cfg.INPUT.CROP.ENABLED = True
-    build_train_augmentations(cfg)
+    build_augmentations(cfg)
     assert "INPUT.CROP" in caplog.text
+
+
+def test_test_augmentations_have_their_own_key():
+    cfg = config({"NAME": "RandomQuarterTurn"})
+    stock = build_augmentation(cfg, is_train=False)
+    assert repr(build_augmentations(cfg, is_train=False)) == repr(stock)
+    cfg.INPUT.AUGMENTATIONS_TEST = [{"NAME": "Zoom", "factor": 1.5}]
+    (zoom,) = build_augmentations(cfg, is_train=False)
+    assert (type(zoom), zoom.factor) == (Zoom, 1.5)
+    cfg.INPUT.AUGMENTATIONS_TEST = [{"NAME": "Zoom", "factors": 1.5}]
+    with pytest.raises(UnknownNameError, match=r"INPUT\.AUGMENTATIONS_TEST.*Did you mean factor"):
+        build_augmentations(cfg, is_train=False)
+
+
+def test_zoom_resizes_image_and_boxes_alike():
+    inputs = T.AugInput(paint(BOXES[0]), boxes=BOXES[:1].copy())
+    Zoom(1.5)(inputs)
+    assert inputs.image.shape == (60, 105, 3)
+    assert np.abs(painted_box(inputs.image) - inputs.boxes[0]).max() <= 1
+    with pytest.raises(ValueError, match="positive"):
+        Zoom(0)

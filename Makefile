@@ -1,0 +1,36 @@
+# `make demo` and `make test` set up what is missing in .venv first; nothing has to be done before.
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+
+# A PYTHON that someone named rebuilds an environment made with another; the default one keeps it.
+SETUP_FLAGS := $(if $(filter file,$(origin PYTHON)),--keep-interpreter)
+
+.PHONY: help setup demo test clean interpreter
+
+help:
+	@echo "make demo    set up what is missing, then prepare data, train, evaluate, draw pictures"
+	@echo "make test    set up what is missing, then check style and run all tests"
+	@echo "make setup   set up what is missing in .venv (a second run takes no time)"
+	@echo "make clean   remove .venv"
+	@echo "PYTHON=...   interpreter to use, >= 3.10 (default: python3); a Detectron2 it has is kept"
+
+interpreter:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 || { \
+	    echo "PYTHON=$(PYTHON) is not a Python >= 3.10 but:" \
+	        "`"$(PYTHON)" --version 2>&1 | head -n 1`." \
+	        "Name one that is: make $(or $(firstword $(MAKECMDGOALS)),setup) PYTHON=/path/to/python3" >&2; \
+	    exit 1; }
+
+setup: interpreter
+	@"$(PYTHON)" tools/setup_env.py $(SETUP_FLAGS)
+
+demo: setup
+	$(VENV_PYTHON) -m retina_plugin.cli demo
+
+test: setup
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m pytest tests
+
+clean: interpreter
+	@"$(PYTHON)" tools/setup_env.py --clean

@@ -1,0 +1,64 @@
+# Detectron2's COCO-Detection/retinanet_R_50_FPN_1x.py with FocalRetinaNet: the model of our yaml of
+# that name. Each part may be replaced by another of its role, or by yours.
+# command:  python train_net.py --config-file configs/lazy/retinanet_R_50_FPN_1x.py --num-gpus 8
+# override: ... train.max_iter=1000 dataloader.train.total_batch_size=8 model.num_classes=20
+# time:     not measured here
+# expected: box AP 37.4 on COCO val2017, Detectron2's published number; not measured here
+from detectron2 import model_zoo
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+
+from retina_plugin import FocalRetinaNet, NMSPostProcessor
+from retina_plugin.anchors.octave_anchor_generator import OctaveAnchorGenerator
+from retina_plugin.assigners.max_iou_assigner import MaxIoUAssigner
+from retina_plugin.coders.delta_coder import DeltaCoder
+from retina_plugin.heads.focal_retinanet_head import FocalRetinaNetHead
+from retina_plugin.losses.focal_loss import FocalLoss
+from retina_plugin.losses.smooth_l1_loss import SmoothL1Loss
+from retina_plugin.normalizers.ema_normalizer import EMANormalizer
+
+stock = model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.py")
+dataloader = stock.dataloader
+lr_multiplier = stock.lr_multiplier
+optimizer = stock.optimizer
+train = stock.train
+
+model = L(FocalRetinaNet)(
+    backbone=stock.model.backbone,
+    head_in_features=["p3", "p4", "p5", "p6", "p7"],
+    num_classes=80,
+    head=L(FocalRetinaNetHead)(
+        input_shape=[ShapeSpec(channels=256)] * 5,
+        num_classes="${..num_classes}",
+        num_anchors=9,  # 3 scales x 3 ratios
+        conv_dims=[256, 256, 256, 256],
+        prior_prob=0.01,
+    ),
+    anchor_generator=L(OctaveAnchorGenerator)(
+        base_sizes=[[32], [64], [128], [256], [512]],  # of P3..P7, in pixels
+        scales_per_octave=3,
+        aspect_ratios=[0.5, 1.0, 2.0],
+        strides=[8, 16, 32, 64, 128],
+        offset=0.0,
+    ),
+    assigner=L(MaxIoUAssigner)(
+        iou_thresholds=[0.4, 0.5], iou_labels=[0, -1, 1], allow_low_quality_matches=True
+    ),
+    box_coder=L(DeltaCoder)(weights=[1.0, 1.0, 1.0, 1.0]),
+    cls_loss=L(FocalLoss)(alpha=0.25, gamma=2.0),
+    box_loss=L(SmoothL1Loss)(beta=0.0),
+    normalizer=L(EMANormalizer)(momentum=0.9, initial=100.0),
+    post_processor=L(NMSPostProcessor)(
+        coder="${..box_coder}",
+        num_classes="${..num_classes}",
+        score_thresh=0.05,
+        topk=1000,
+        nms_thresh=0.5,
+        max_detections=100,
+    ),
+    pixel_mean=stock.model.pixel_mean,
+    pixel_std=stock.model.pixel_std,
+    input_format="BGR",
+    vis_period=0,
+)
+del stock  # what is left here is the config

@@ -1,0 +1,73 @@
+"""Package `retina-plugin`: `pip install -e .` gives a working plugin once Detectron2 is there."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Return `__version__` without importing the package, which needs Detectron2."""
+    source = (ROOT / "retina_plugin" / "version.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"', source, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('retina_plugin/version.py has no line `__version__ = "..."`')
+    return match[1]
+
+
+def read_long_description() -> str:
+    """Return the README, or nothing where a source archive lacks it."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+EXTRAS = {
+    # Pictures of the digits demo: handwriting and photographs that these packages ship.
+    "demo": ["scikit-learn>=1.3", "scikit-image>=0.22"],
+    "lvis": ["lvis>=0.5.3"],
+    "dev": ["pytest>=8", "ruff>=0.17.6,<0.18"],
+}
+
+setup(
+    name="retina-plugin",
+    version=read_version(),
+    description="RetinaNet for Detectron2: a drop-in dense detector whose parts are replaceable",
+    long_description=read_long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["retina_plugin", "retina_plugin.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        # Detectron2 itself has no release to name here: retina_plugin/detectron2_check.py says
+        # how to get it, `make setup` gets it.
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "click>=8",
+        # What Detectron2 imports and the wheel in requirements/detectron2.txt would ask for, had it
+        # not to be installed without dependencies (it asks for numpy<2 and works with 2).
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.7,<0.1.10",
+        "omegaconf>=2.1,<2.4",
+        "hydra-core>=1.1",
+        "pycocotools>=2.0.7",
+        "yacs>=0.1.8",
+        "tabulate",
+        "cloudpickle",
+        "tqdm>4.29.0",
+        "tensorboard",
+        "termcolor>=1.1",
+        "matplotlib>=3.7",
+        "packaging",
+        "black",
+        "setuptools<81",  # detectron2.model_zoo imports pkg_resources, which later ones lack
+        "Pillow>=9.5",
+        "numpy>=1.24",
+    ],
+    extras_require={
+        **EXTRAS,
+        "all": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
+    },
+    entry_points={"console_scripts": ["retina = retina_plugin.cli:main"]},
+)
