@@ -10,7 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_anchor_generator, build_model
 
 import retina_plugin
-from retina_plugin.data.augmentations import build_train_augmentations
+from retina_plugin.data.augmentations import build_augmentations
 from retina_plugin.engine.config_file import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -92,6 +92,7 @@ def test_paper_departs_from_the_zoo_where_the_paper_does(path):
     assert different == {
         "INPUT.MIN_SIZE_TRAIN",
         "MODEL.ANCHOR_GENERATOR.NAME",
+        "MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.SCALES_PER_OCTAVE",
         "MODEL.ANCHOR_GENERATOR.SIZES",
         "MODEL.RETINANET.ASSIGNER.MaxIoUAssigner.ALLOW_LOW_QUALITY_MATCHES",
         "MODEL.RETINANET.NORMALIZER.NAME",
@@ -121,7 +122,7 @@ def test_own_data_leaves_build(leaf):
     )
     model = build_model(cfg)
     assert model.head.cls_score.out_channels == 3 * model.anchor_generator.num_anchors[0]
-    assert build_train_augmentations(cfg)
+    assert build_augmentations(cfg)
     for split in (cfg.DATASETS.COCO.TRAIN, cfg.DATASETS.COCO.TEST):
         assert split.JSON and split.IMAGES
 
