@@ -19,24 +19,20 @@ from argparse import Namespace
 from typing import Any
 
 import retina_plugin  # noqa: F401  (registers the components)
-from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.launch import launch_workers
 from retina_plugin.engine.lazy import run_lazy
 from retina_plugin.engine.setup import argument_parser, setup, user_errors
-from retina_plugin.engine.trainer import RetinaTrainer
+from retina_plugin.engine.trainer import RetinaTrainer, evaluate
 
 
-def main(args: Namespace) -> Any:
+def main(args: Namespace) -> dict[str, Any]:
     """The job of one worker; returns the evaluation's results."""
     with user_errors():
         if args.config_file.endswith(".py"):
             return run_lazy(args)
         cfg = setup(args)
         if args.eval_only:
-            model = RetinaTrainer.build_model(cfg)
-            checkpointer = RetinaCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-            return RetinaTrainer.test(cfg, model)
+            return evaluate(cfg, resume=args.resume)
         trainer = RetinaTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()

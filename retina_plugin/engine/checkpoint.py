@@ -72,6 +72,15 @@ class RetinaCheckpointer(DetectionCheckpointer):
         finally:
             self._parsed_url_during_load = None  # else an error here would block the next load
 
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """As Detectron2's; a checkpoint to resume from must have all weights."""
+        before = self.all_weights
+        self.all_weights = before or (resume and self.has_checkpoint())
+        try:
+            return super().resume_or_load(path, resume=resume)
+        finally:
+            self.all_weights = before
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         # What Detectron2 itself reads with the plain unpickler is read restricted first
         with _readable(filename):
@@ -95,16 +104,17 @@ class RetinaCheckpointer(DetectionCheckpointer):
         missing = [name for name in parameters if name in set(incompatible.missing_keys)]
         if len(missing) == len(parameters):
             raise ValueError(
-                f"{KEY} is {self._path}: none of the file's {len(given)} tensors fits one of the "
+                f"weights {self._path}: none of the file's {len(given)} tensors fits one of the "
                 f"model's parameters. The file has {_first(given)}; the model "
                 f"{_first(parameters)}. For weights of the backbone alone in torchvision's names "
                 "add '?matching_heuristics=True' to the path"
             )
         if missing and self.all_weights:
             raise ValueError(
-                f"{KEY} is {self._path}: of the model's {len(parameters)} parameters "
+                f"weights {self._path}: of the model's {len(parameters)} parameters "
                 f"{len(missing)} are missing in the file, or have another shape there: "
-                f"{_first(missing)}. Give the weights of a whole detector, trained with this config"
+                f"{_first(missing)}. To evaluate or resume, give the weights of a whole detector "
+                "and the config that it was trained with"
             )
         return incompatible
 

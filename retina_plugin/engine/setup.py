@@ -26,6 +26,7 @@ from retina_plugin.data.findings import DataError
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.safe_yaml import ConfigFileError
+from retina_plugin.evaluation.build import evaluator_type
 from retina_plugin.registry import UnknownNameError, require_registered
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def setup(args: Namespace) -> CfgNode:
 
     Raises:
         ConfigFileError, UnknownNameError, DataError: the user's mistakes, before anything is built.
+        ImportError: a test set's evaluator needs a package that is not installed.
     """
     register_package_paths()
     for extension in args.extensions:
@@ -79,6 +81,8 @@ def setup(args: Namespace) -> CfgNode:
     default_setup(cfg, args)
     if comm.is_main_process():
         check_datasets(cfg, train=not args.eval_only)
+        for name in cfg.DATASETS.TEST:
+            evaluator_type(name)  # the first evaluation may be hours away
     return cfg
 
 

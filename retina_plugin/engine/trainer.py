@@ -19,7 +19,7 @@ from torch import nn
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.solver import build_optimizer
-from retina_plugin.evaluation.build import build_evaluator, evaluator_type
+from retina_plugin.evaluation.build import build_evaluator
 
 
 class RetinaTrainer(DefaultTrainer):
@@ -30,13 +30,17 @@ class RetinaTrainer(DefaultTrainer):
 
     Raises:
         ValueError: the batch cannot be shared evenly by the workers.
-        UnknownNameError, ImportError: a test set has no evaluator.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        check_before_training(cfg)
+        batch, workers = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+        if batch % workers:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH is the batch of all workers together: {batch} images cannot "
+                f"be shared evenly by {workers} workers"
+            )
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -99,18 +103,6 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
-
-
-def check_before_training(cfg: CfgNode) -> None:
-    """Find now what would else end the training at its first step, or its first evaluation."""
-    batch, workers = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if batch % workers:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is the batch of all workers together: {batch} images cannot be "
-            f"shared evenly by {workers} workers"
-        )
-    for name in cfg.DATASETS.TEST:
-        evaluator_type(name)
 
 
 def distribute(model: nn.Module, **options: Any) -> nn.Module:

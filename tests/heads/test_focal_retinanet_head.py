@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from support.tiny_models import tiny_cfg
 
 from retina_plugin.heads.focal_retinanet_head import FocalRetinaNetHead
 
@@ -36,6 +37,19 @@ def test_equals_stock(num_anchors, norm):
         stock.train(mode), ours.train(mode)
         for found, expected in zip(ours(maps), stock(maps), strict=True):
             assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("norm", ["", "GN"])
+def test_from_a_config_it_starts_as_stock(norm):
+    """The stock keys say how many convolutions and classes, which norm and which prior."""
+    cfg = tiny_cfg(NORM=norm, NUM_CONVS=3, NUM_CLASSES=5, PRIOR_PROB=0.2)
+    levels = [ShapeSpec(channels=C, stride=8 * 2**i) for i in range(5)]
+    torch.manual_seed(1)
+    stock = RetinaNetHead(cfg, levels).state_dict()
+    torch.manual_seed(1)
+    ours = FocalRetinaNetHead(cfg, input_shape=levels, num_anchors=[9] * 5).state_dict()
+    assert ours.keys() == stock.keys()
+    assert all(torch.equal(ours[name], value) for name, value in stock.items())
 
 
 @pytest.mark.parametrize("counts", [3, [3, 3, 3], [1, 9, 3], [3, 1, 3]])

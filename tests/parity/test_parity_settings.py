@@ -61,6 +61,12 @@ def test_regression_weights():
     assert_equal(tiny_cfg(BBOX_REG_WEIGHTS=(10.0, 10.0, 5.0, 5.0)))
 
 
+def test_pixel_statistics():
+    cfg = tiny_cfg()
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [123.7, 100.0, 90.0], [58.4, 30.0, 57.4]
+    assert_equal(cfg)
+
+
 @pytest.mark.parametrize(
     ("thresholds", "labels"),
     [

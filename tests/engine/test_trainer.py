@@ -1,0 +1,251 @@
+"""The trainer continues where it stopped, evaluates what it trained, and refuses early."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from support.block_data import as_overrides, write_blocks
+from support.tiny_models import tiny_cfg
+
+from retina_plugin.config import add_retina_config
+from retina_plugin.data.coco_registration import register_datasets
+from retina_plugin.engine import trainer as engine_trainer
+from retina_plugin.engine.trainer import (
+    RetinaTrainer,
+    build_step,
+    distribute,
+    evaluate,
+)
+from retina_plugin.registry import UnknownNameError
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    """Six steps on two images, which are every batch."""
+    train, test = (write_blocks(tmp_path / "data", split, 2) for split in ("train", "test"))
+    cfg = add_retina_config(tiny_cfg(NUM_CLASSES=3, NORM="GN", SCORE_THRESH_TEST=0.0))
+    cfg.merge_from_list(
+        [
+            *as_overrides(train, test),
+            *("MODEL.META_ARCHITECTURE", "FocalRetinaNet"),
+            *("INPUT.MIN_SIZE_TRAIN", (96,), "INPUT.MIN_SIZE_TEST", 96),
+            *("INPUT.RANDOM_FLIP", "none"),
+            *("DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2),
+            *("SOLVER.MAX_ITER", 6, "SOLVER.WARMUP_ITERS", 2, "SOLVER.CHECKPOINT_PERIOD", 3),
+            *("SOLVER.BASE_LR", 0.01, "SOLVER.STEPS", (4,)),
+            *("OUTPUT_DIR", str(tmp_path / "output"), "SEED", 1),
+        ]
+    )
+    register_datasets(cfg)
+    return cfg
+
+
+class Recorder(HookBase):
+    """Losses and rates of every step; ends the training in a step as a power cut would."""
+
+    def __init__(self, stop_before=None):
+        self.steps = {}
+        self.stop_before = stop_before
+
+    def before_step(self):
+        if self.trainer.iter == self.stop_before:
+            raise KeyboardInterrupt
+
+    def after_step(self):
+        storage = self.trainer.storage
+        self.steps[self.trainer.iter] = (
+            storage.history("total_loss").latest(),
+            self.trainer.optimizer.param_groups[0]["lr"],
+            self.trainer.model.normalizer.average.item(),
+        )
+
+
+def train(cfg, *, resume=False, stop_before=None, seed=0):
+    torch.manual_seed(seed)
+    trainer = RetinaTrainer(cfg)
+    recorder = Recorder(stop_before)
+    trainer._hooks.insert(0, recorder)
+    recorder.trainer = trainer
+    trainer.resume_or_load(resume=resume)
+    results = None
+    if stop_before is None:
+        results = trainer.train()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    return trainer, recorder.steps, results
+
+
+def metrics(cfg):
+    lines = (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "optimizer, scheduler",
+    [("SGD", "WarmupMultiStepLR"), ("AdamW", "WarmupCosineLR")],
+)
+def test_a_resumed_training_is_the_same_training(cfg, tmp_path, optimizer, scheduler):
+    """Weights, momenta, rates, and the normalizer's average continue; compared step by step."""
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.LR_SCHEDULER_NAME = optimizer, scheduler
+    whole, expected, _ = train(cfg)
+
+    cfg.OUTPUT_DIR = str(tmp_path / "interrupted")
+    _, first, _ = train(cfg, stop_before=5)
+    assert list(first) == [0, 1, 2, 3, 4]  # of which the checkpoint after the third is left
+    resumed, second, _ = train(cfg, resume=True, seed=99)
+    assert list(second) == [3, 4, 5]
+    for step, found in second.items():
+        assert found == pytest.approx(expected[step], rel=1e-4), step
+    assert expected[3][1] != expected[4][1]  # the rates that agree do change
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-5)
+
+
+def test_without_resume_training_starts_anew(cfg):
+    _, first, _ = train(cfg)
+    _, again, _ = train(cfg)
+    assert again.keys() == first.keys()
+    for step, found in again.items():
+        assert found == pytest.approx(first[step], rel=1e-5)
+
+
+def test_resuming_with_another_config_is_refused(cfg):
+    """The optimizer's state would not fit, and say so in the first step, in other words."""
+    train(cfg)
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[1.0]]
+    trainer = RetinaTrainer(cfg)
+    with pytest.raises(
+        ValueError, match=r"model_final.pth: .*bbox_pred.*config that it was trained"
+    ):
+        trainer.resume_or_load(resume=True)
+    trainer.resume_or_load(resume=False)
+
+
+def test_resuming_a_finished_training_evaluates_it(cfg):
+    _, _, results = train(cfg)
+    _, steps, again = train(cfg, resume=True)
+    assert steps == {}
+    assert again["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
+
+
+def test_results_are_those_of_the_saved_model(cfg):
+    _, _, results = train(cfg)
+    assert set(results["bbox"]) >= {"AP", "AP50", "AP-red"}
+    cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    assert evaluate(cfg, resume=False)["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
+    cfg.MODEL.WEIGHTS = ""
+    assert evaluate(cfg, resume=True)["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
+    assert metrics(cfg)[-1]["bbox/AP50"] == pytest.approx(results["bbox"]["AP50"], nan_ok=True)
+
+
+def test_loading_for_training_takes_weights_alone(cfg, tmp_path):
+    """``MODEL.WEIGHTS`` of another training: its step and its optimizer stay behind."""
+    train(cfg)
+    cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    cfg.OUTPUT_DIR = str(tmp_path / "finetuned")
+    trainer = RetinaTrainer(cfg)
+    trainer.resume_or_load(resume=True)  # there is nothing to resume
+    assert trainer.start_iter == 0
+    assert not trainer.optimizer.state
+    state = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
+    assert torch.equal(trainer.model.head.cls_score.weight, state["head.cls_score.weight"])
+
+
+def test_expected_results_are_verified(cfg):
+    train(cfg)
+    cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    cfg.TEST.EXPECTED_RESULTS = [["bbox", "AP", 99.0, 0.1]]
+    with pytest.raises(SystemExit):
+        evaluate(cfg, resume=False)
+
+
+def test_no_test_set_no_results(cfg):
+    cfg.DATASETS.TEST = ()
+    assert train(cfg)[2] == {}
+
+
+# ---- evaluation needs a whole detector
+
+
+def test_evaluation_without_weights(cfg):
+    with pytest.raises(ValueError, match=r"MODEL.WEIGHTS.* is empty"):
+        evaluate(cfg, resume=False)
+
+
+def test_evaluation_with_a_backbone_alone(cfg, tmp_path):
+    state = RetinaTrainer.build_model(cfg).state_dict()
+    backbone = {name: x for name, x in state.items() if name.startswith("backbone")}
+    cfg.MODEL.WEIGHTS = str(tmp_path / "backbone.pth")
+    torch.save(backbone, cfg.MODEL.WEIGHTS)
+    with pytest.raises(ValueError, match=r"weights .*backbone.pth: .*\d+ are missing.*head"):
+        evaluate(cfg, resume=False)
+    RetinaTrainer(cfg).resume_or_load(resume=False)  # a training may start from it
+
+
+# ---- what would end a training late is refused at once
+
+
+def test_a_batch_that_the_workers_cannot_share(cfg, monkeypatch):
+    monkeypatch.setattr(engine_trainer.comm, "get_world_size", lambda: 3)
+    with pytest.raises(ValueError, match=r"SOLVER.IMS_PER_BATCH.*2 images.*3 workers"):
+        RetinaTrainer(cfg)
+
+
+def test_mixed_precision_without_cuda(cfg):
+    with pytest.raises(ValueError, match=r"SOLVER.AMP.ENABLED.*CUDA.*cpu"):
+        build_step(RetinaTrainer.build_model(cfg), [], None, amp=True)
+
+
+def test_unknown_optimizer(cfg):
+    cfg.SOLVER.OPTIMIZER = "Adam"
+    with pytest.raises(UnknownNameError, match=r"SOLVER.OPTIMIZER.*AdamW"):
+        RetinaTrainer(cfg)
+
+
+# ---- parts
+
+
+def test_loaders_use_our_mapper(cfg):
+    cfg.INPUT.AUGMENTATIONS = [{"NAME": "RandomZoomCrop", "size": 64}]
+    batch = next(iter(RetinaTrainer.build_train_loader(cfg)))
+    assert [given["image"].shape for given in batch] == [(3, 64, 64)] * 2
+    given = next(iter(RetinaTrainer.build_test_loader(cfg, "test")))
+    assert [x["image"].shape for x in given] == [(3, 96, 96)]
+
+
+def test_loader_processes_take_our_augmentations(cfg):
+    cfg.INPUT.AUGMENTATIONS = [{"NAME": "RandomQuarterTurn"}]
+    cfg.DATALOADER.NUM_WORKERS = 1
+    iterator = iter(RetinaTrainer.build_train_loader(cfg))
+    assert len(next(iterator)) == 2
+
+
+def test_channels_last_changes_the_layout_and_nothing_else(cfg):
+    batch = next(iter(RetinaTrainer.build_train_loader(cfg)))
+    results = []
+    for channels_last in (False, True):
+        cfg.MODEL.CHANNELS_LAST = channels_last
+        torch.manual_seed(0)
+        model = RetinaTrainer.build_model(cfg)
+        weight = model.head.cls_subnet[0].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+        losses = model(batch)
+        sum(losses.values()).backward()
+        results.append([*losses.values(), weight.grad])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_one_worker_needs_no_wrapping(cfg):
+    model = RetinaTrainer.build_model(cfg)
+    assert distribute(model) is model
+
+
+def test_reference_world_size_scales_as_detectron2_does(cfg):
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 2  # the config is written for two workers: here is one
+    trainer = RetinaTrainer(cfg)
+    assert trainer.max_iter == 12
+    assert trainer.cfg.SOLVER.IMS_PER_BATCH == 1

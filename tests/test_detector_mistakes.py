@@ -1,0 +1,78 @@
+"""A user's mistake gets an error that names it and says what is valid."""
+
+import pytest
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from support.batches import make_batch
+from support.tiny_models import tiny_focal_cfg
+
+from retina_plugin.registry import UnknownNameError
+
+
+@pytest.mark.parametrize("period", [0, 1])
+def test_missing_ground_truth_names_the_image(period):
+    cfg = tiny_focal_cfg()
+    cfg.VIS_PERIOD = period
+    model = build_model(cfg).train()
+    batch = make_batch()
+    for i in (0, 1):
+        broken = [dict(given) for given in batch]
+        del broken[i]["instances"]
+        with EventStorage(), pytest.raises(ValueError, match=f"image_{i}.png.*'instances'"):
+            model(broken)
+
+
+@pytest.mark.parametrize("extended", [True, False])
+@pytest.mark.parametrize(
+    ("key", "valid"),
+    [
+        ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "smooth_l1"),
+        ("MODEL.RETINANET.HEAD.NAME", "FocalRetinaNetHead"),
+        ("MODEL.RETINANET.CLS_LOSS.NAME", "FocalLoss"),
+        ("MODEL.RETINANET.ASSIGNER.NAME", "MaxIoUAssigner"),
+        ("MODEL.RETINANET.BOX_CODER.NAME", "DeltaCoder"),
+        ("MODEL.RETINANET.NORMALIZER.NAME", "EMANormalizer, FixedNormalizer"),
+        ("MODEL.RETINANET.POST_PROCESSOR.NAME", "NMSPostProcessor"),
+        ("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator, OctaveAnchorGenerator"),
+        ("MODEL.BACKBONE.NAME", "build_retinanet_mobilenet_v2_fpn_backbone"),
+    ],
+)
+def test_unknown_names_list_the_valid_ones(key, valid, extended):
+    cfg = tiny_focal_cfg(extended)
+    *path, last = key.split(".")
+    node = cfg
+    for part in path:
+        node = node.setdefault(part, CfgNode())
+    node[last] = "Nonsense"
+    with pytest.raises(UnknownNameError, match=rf"{key}: 'Nonsense' is unknown.*Valid: .*{valid}"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("NUM_CLASES", "NUM_CLASSES"),
+        ("ASSIGNERS", "ASSIGNER"),
+        ("NORMALIZER.EMANormalizer.MOMENTUN", "MOMENTUM"),
+        ("ASSIGNER.MaxIoUAssigner.ALLOW_LOW_QUALITY_MATCH", "ALLOW_LOW_QUALITY_MATCHES"),
+        ("ASSIGNER.MaxIOUAssigner.X", "MaxIoUAssigner"),
+        ("CLS_LOSS.NAMES", "NAME"),
+    ],
+)
+@pytest.mark.parametrize("extended", [True, False])
+def test_keys_misspelt_in_python(key, meant, extended):
+    """yacs accepts any key that Python sets; it must not be ignored."""
+    cfg = tiny_focal_cfg(extended)
+    *path, last = key.split(".")
+    node = cfg.MODEL.RETINANET
+    for part in path:
+        node = node.setdefault(part, CfgNode())
+    node[last] = 1
+    with pytest.raises(UnknownNameError, match=f"Did you mean .*{meant}|Valid: .*{meant}"):
+        build_model(cfg)
+
+
+def test_features_that_the_backbone_lacks():
+    with pytest.raises(ValueError, match=r"IN_FEATURES asks for 'p8'.*gives p3, p4, p5, p6, p7"):
+        build_model(tiny_focal_cfg(IN_FEATURES=["p3", "p8"]))

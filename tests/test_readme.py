@@ -1,0 +1,55 @@
+"""What the README tells people to do works."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from retina_plugin.data.digits import prepare_digits
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def example(file_name):
+    """The code block that follows the mention of a file."""
+    return re.search(rf"`{re.escape(file_name)}`:\n\n```python\n(.*?)```", README, re.DOTALL)[1]
+
+
+def test_names_both_commands():
+    assert "make demo" in README and "make test" in README
+
+
+def test_links_and_pictures_exist():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(targets) >= 4
+    assert [t for t in targets if "://" not in t and not (ROOT / t).exists()] == []
+
+
+def test_the_new_loss_is_short_and_trains(tmp_path):
+    code = example("log_cosh_loss.py")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    (tmp_path / "log_cosh_loss.py").write_text(code)
+    data = prepare_digits(tmp_path / "digits", train_images=4, val_images=2)
+    overrides = re.search(r"configs/digits\.yaml \\\n +(MODEL\..*)\n", README)[1].split()
+    assert "LogCoshLoss" in overrides
+    command = [sys.executable, "-W", "ignore", "train_net.py", "--import"]
+    command += [str(tmp_path / "log_cosh_loss.py"), "--config-file", "configs/quick.yaml"]
+    command += [*overrides, "OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.MAX_ITER", "2"]
+    for split, name in (("TRAIN", "train"), ("TEST", "val")):
+        command += [f"DATASETS.COCO.{split}.JSON", str(data[name].json)]
+        command += [f"DATASETS.COCO.{split}.IMAGES", str(data[name].images)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    saved = (tmp_path / "out" / "config.yaml").read_text()
+    assert re.search(r"LogCoshLoss:\s+SCALE: 2\.0", saved)
+    assert "loss_box_reg" in (tmp_path / "out" / "metrics.json").read_text() or "AP" in done.stdout
+
+
+def test_the_python_snippet_builds_the_zoos_model():
+    snippet = next(
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "zoo" in block
+    )
+    names = {}
+    exec(snippet.replace("model = ", "cfg.MODEL.DEVICE = 'cpu'; model = "), names)
+    assert type(names["model"]).__name__ == "FocalRetinaNet"
