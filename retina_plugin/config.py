@@ -24,7 +24,12 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
 
     Returns:
         ``cfg``, for chaining.
+
+    Raises:
+        ValueError: ``cfg`` is frozen.
     """
+    if cfg.is_frozen():
+        raise ValueError("the config is frozen: call add_retina_config before cfg.freeze()")
     for role in ROLES:
         _add(cfg, role.node, role.config_defaults())
     split = {"NAME": None, "JSON": None, "IMAGES": None}

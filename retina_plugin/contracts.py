@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 IGNORE = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
     """Some anchors of the batch, sorted by anchor index, so that levels follow each other.
 
@@ -67,7 +68,7 @@ class Selection:
         return torch.cat(rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseTargets:
     """What every anchor of the batch shall become.
 
@@ -91,11 +92,10 @@ class DenseTargets:
     def select(self, mask: Tensor) -> Selection:
         """The anchors where the ``(N, R)`` mask is true."""
         anchor, image = mask.t().nonzero().unbind(1)  # transposed: sorted by anchor, so by level
-        ends = torch.tensor(self.level_sizes, device=anchor.device).cumsum(0)
-        below = torch.searchsorted(anchor, ends).tolist()
-        starts = [0, *ends.tolist()[:-1]]
-        counts = [end - begin for begin, end in zip([0, *below[:-1]], below, strict=True)]
-        return Selection(anchor, image, tuple(counts), tuple(starts))
+        bounds = [0, *accumulate(self.level_sizes)]
+        below = torch.searchsorted(anchor, anchor.new_tensor(bounds)).tolist()
+        counts = tuple(end - begin for begin, end in pairwise(below))
+        return Selection(anchor, image, counts, tuple(bounds[:-1]))
 
     @cached_property
     def num_positives(self) -> Tensor:
@@ -112,7 +112,7 @@ class DenseTargets:
         """The anchors that no loss may look at."""
         return self.select(self.labels == IGNORE)
 
-    @property
+    @cached_property
     def classes(self) -> Tensor:
         """``(P,)`` int64, the class of each positive."""
         return self.labels[self.positives.image, self.positives.anchor]
@@ -148,7 +148,7 @@ class BoxCoder(Protocol):
         """``(P, 4), (P, 4) -> (P, 4)`` boxes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PositiveBoxes:
     """What a box loss sees: the positives' predictions and ground truth, in both languages.
 

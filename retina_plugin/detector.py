@@ -33,7 +33,9 @@ from retina_plugin.contracts import (
 )
 from retina_plugin.drawing import GROUND_TRUTH, PREDICTION, beside, draw_boxes
 from retina_plugin.registry import (
+    ANCHOR_GENERATORS,
     ASSIGNERS,
+    BACKBONES,
     BOX_CODERS,
     BOX_LOSSES,
     CLS_LOSSES,
@@ -121,6 +123,8 @@ class FocalRetinaNet(DenseDetector):
         """Build the parts; ``cfg`` may or may not have seen ``add_retina_config``."""
         retinanet = cfg.MODEL.RETINANET
         check_retinanet_keys(cfg)
+        ANCHOR_GENERATORS.check_node(cfg)
+        BACKBONES.check_node(cfg)
         require_registered(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
         require_registered(
             ANCHOR_GENERATOR_REGISTRY,

@@ -14,6 +14,7 @@ and returns the further keywords.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import pkgutil
@@ -142,7 +143,7 @@ class Role(Registry):
         Raises:
             UnknownNameError: ``cfg`` has a key there that the component does not know.
         """
-        settings = dict(self._defaults[name])
+        settings = copy.deepcopy(self._defaults[name])
         path = f"{self.node}.{self._nodes[name]}"
         for key, value in (find_node(cfg, path) or {}).items():
             if key not in settings:
@@ -158,7 +159,7 @@ class Role(Registry):
 
     def build(self, cfg: CfgNode, **context: Any) -> Any:
         """Build the component that ``cfg`` selects; ``context`` goes to its ``from_config``."""
-        self._check_node(cfg)
+        self.check_node(cfg)
         name = self.selected(cfg)
         component = self.get(name)
         arguments = {key.lower(): value for key, value in self.settings(cfg, name).items()}
@@ -166,12 +167,18 @@ class Role(Registry):
             arguments.update(component.from_config(cfg, **context))
         return component(**arguments)
 
-    def _check_node(self, cfg: CfgNode) -> None:
-        """A config that never saw ``add_retina_config`` accepts any key: refuse unknown ones."""
+    def check_node(self, cfg: CfgNode) -> None:
+        """Refuse unknown keys of the role's node, which Python code can set in any config.
+
+        In a node of Detectron2's own, only nodes are checked: its keys are not the plugin's.
+
+        Raises:
+            UnknownNameError: lists the valid ones.
+        """
         valid = [*self._nodes.values(), *([NAME] if self._selected_by_name else [])]
         for key, value in (find_node(cfg, self.node) or {}).items():
-            ours = isinstance(value, CfgNode) or self._mirror is None
-            if ours and key not in valid:
+            checked = isinstance(value, CfgNode) or self._mirror is None
+            if checked and key not in valid:
                 raise unknown_name(self.node, key, valid)
 
 

@@ -125,3 +125,10 @@ def test_a_config_builds_with_or_without(extended):
     model = build_model(add_retina_config(cfg) if extended else cfg)
     assert type(model) is FocalRetinaNet
     assert model.normalizer.momentum == 0.9
+
+
+def test_a_frozen_config_is_refused():
+    cfg = get_cfg()
+    cfg.freeze()
+    with pytest.raises(ValueError, match="frozen"):
+        add_retina_config(cfg)

@@ -76,3 +76,16 @@ def test_keys_misspelt_in_python(key, meant, extended):
 def test_features_that_the_backbone_lacks():
     with pytest.raises(ValueError, match=r"IN_FEATURES asks for 'p8'.*gives p3, p4, p5, p6, p7"):
         build_model(tiny_focal_cfg(IN_FEATURES=["p3", "p8"]))
+
+
+@pytest.mark.parametrize(
+    ("node", "meant"),
+    [("BACKBONE.MobileNet", "MobileNetV2"), ("ANCHOR_GENERATOR.Octave", "OctaveAnchorGenerator")],
+)
+@pytest.mark.parametrize("extended", [True, False])
+def test_nodes_misspelt_below_detectron2s_own(node, meant, extended):
+    cfg = tiny_focal_cfg(extended)
+    parent, name = node.split(".")
+    cfg.MODEL[parent][name] = CfgNode({"NORM": "BN"})
+    with pytest.raises(UnknownNameError, match=rf"MODEL.{parent}: '{name}' is unknown.*{meant}"):
+        build_model(cfg)

@@ -23,7 +23,8 @@ class MaxIoUAssigner:
     ``[t[i-1], t[i])`` gets label ``i``: 0 background, -1 ignored, 1 the class of that box.
 
     Source: Lin et al. 2017, section 4 ("Anchors"); the matching is
-    ``detectron2.modeling.matcher.Matcher``, as in Detectron2's RetinaNet.
+    ``detectron2.modeling.matcher.Matcher``, as in Detectron2's RetinaNet. Unlike there, a box that
+    meets no anchor at all makes none an object (there it makes all of them).
 
     Args:
         iou_thresholds: rising, in (0, 1].
@@ -85,10 +86,14 @@ class MaxIoUAssigner:
         self, anchors: Boxes, instances: Instances, num_classes: int
     ) -> tuple[Tensor, Tensor]:
         """Labels and matched indices of one image, both ``(R,)``."""
-        if len(instances) == 0:  # Matcher would ask IOU_LABELS[0]; an empty image is background
+        iou = pairwise_iou(instances.gt_boxes, anchors)
+        # The best anchors of a box that meets none would be all anchors, at an IoU of 0
+        met = (iou > 0).any(dim=1).nonzero().squeeze(1)
+        if len(met) == 0:  # Matcher would ask IOU_LABELS[0]; an image without boxes is background
             background = torch.full((len(anchors),), num_classes, device=anchors.device)
             return background, torch.zeros_like(background)
-        matched, quality = self._matcher(pairwise_iou(instances.gt_boxes, anchors))
+        matched, quality = self._matcher(iou if len(met) == len(iou) else iou[met])
+        matched = met[matched]
         labels = instances.gt_classes[matched]
         labels = labels.masked_fill(quality == 0, num_classes).masked_fill(quality == -1, IGNORE)
         return labels, matched

@@ -196,3 +196,14 @@ def test_changes_nothing():
 def test_wrong_settings(arguments, message):
     with pytest.raises(ValueError, match=message):
         MaxIoUAssigner(**arguments)
+
+
+@pytest.mark.parametrize(
+    "box", [[500.0, 500.0, 520.0, 520.0], [30.0, 30.0, 30.0, 60.0]], ids=["outside", "no width"]
+)
+def test_a_box_that_meets_no_anchor_makes_none_an_object(box):
+    instances = ground_truth([box, [8.0, 8.0, 40.0, 40.0]])
+    targets = MaxIoUAssigner()(ANCHORS, [instances], K)
+    alone = MaxIoUAssigner()(ANCHORS, [instances[1:]], K)
+    assert torch.equal(targets.labels == K, alone.labels == K)
+    assert targets.num_positives > 0 and not (targets.labels == 0).any()
