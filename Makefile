@@ -5,10 +5,11 @@ VENV_PYTHON := .venv/bin/python
 # A PYTHON that someone named rebuilds an environment made with another; the default one keeps it.
 SETUP_FLAGS := $(if $(filter file,$(origin PYTHON)),--keep-interpreter)
 
-.PHONY: help setup demo test clean interpreter
+.PHONY: help setup demo digits test clean interpreter
 
 help:
 	@echo "make demo    set up what is missing, then prepare data, train, evaluate, draw pictures"
+	@echo "make digits  the second data set: ten classes of digits on photographs, the same way"
 	@echo "make test    set up what is missing, then check style and run all tests"
 	@echo "make setup   set up what is missing in .venv (a second run takes no time)"
 	@echo "make clean   remove .venv"
@@ -26,6 +27,10 @@ setup: interpreter
 
 demo: setup
 	$(VENV_PYTHON) -m retina_plugin.cli demo
+
+digits: setup
+	$(VENV_PYTHON) -m retina_plugin.cli prepare digits
+	$(VENV_PYTHON) train_net.py --config-file configs/digits.yaml
 
 test: setup
 	$(VENV_PYTHON) -m ruff check .

@@ -101,12 +101,13 @@ def _draw(out: Path) -> list[Path]:
 def _summary(results: dict[str, Any], paths: list[Path], seed: int, minutes: float) -> str:
     """The AP table and where everything is."""
     rows = [
-        [title, *(f"{results[f'crowns_{name}']['bbox'][metric]:.1f}" for metric in METRICS)]
+        [title, *(results[f"crowns_{name}"]["bbox"][metric] for metric in METRICS)]
         for name, title in TESTS.items()
     ]
+    table = tabulate(rows, headers=["data set", *METRICS], tablefmt="github", floatfmt=".1f")
     files = "\n".join(f"  {path.resolve()}" for path in paths)
     return (
-        f"\n{tabulate(rows, headers=['data set', *METRICS], tablefmt='github')}\n\n"
+        f"\n{table}\n\n"
         f"One class, one training scene, small tests, seed {seed}, {minutes:.1f} minutes in all.\n"
         f"{files}"
     )
