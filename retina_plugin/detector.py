@@ -187,7 +187,26 @@ class FocalRetinaNet(DenseDetector):
         features = self.backbone(images.tensor)
         features = [features[name] for name in self.head_in_features]
         logits, deltas = self.head(features)
-        return Predictions(logits, deltas, self.anchor_generator(features))
+        predictions = Predictions(logits, deltas, self.anchor_generator(features))
+        self._check_head(predictions)
+        return predictions
+
+    def _check_head(self, predictions: Predictions) -> None:
+        """Head, anchors and classes are built apart in a LazyConfig: they must fit each other."""
+        for level, (logits, deltas, anchors) in enumerate(zip(*predictions, strict=True)):
+            cells = logits.shape[2] * logits.shape[3]
+            per_cell = len(anchors) // max(cells, 1)
+            wanted, came = (
+                (per_cell * self.num_classes, per_cell * 4),
+                (logits.shape[1], deltas.shape[1]),
+            )
+            if wanted != came:
+                raise ValueError(
+                    f"level {self.head_in_features[level]} has {per_cell} anchors per cell and "
+                    f"{self.num_classes} classes, so the head must give {wanted[0]} logits and "
+                    f"{wanted[1]} deltas per cell; it gives {came[0]} and {came[1]}: give the head "
+                    "the anchor generator's num_anchors and the model's num_classes"
+                )
 
     def losses(self, predictions: Predictions, instances: Sequence[Instances]) -> dict[str, Tensor]:
         """Losses of the batch, each divided by the normalizer.

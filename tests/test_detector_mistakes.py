@@ -7,6 +7,7 @@ from detectron2.utils.events import EventStorage
 from support.batches import make_batch
 from support.tiny_models import tiny_focal_cfg
 
+from retina_plugin.anchors.octave_anchor_generator import OctaveAnchorGenerator
 from retina_plugin.registry import UnknownNameError
 
 
@@ -89,3 +90,17 @@ def test_nodes_misspelt_below_detectron2s_own(node, meant, extended):
     cfg.MODEL[parent][name] = CfgNode({"NORM": "BN"})
     with pytest.raises(UnknownNameError, match=rf"MODEL.{parent}: '{name}' is unknown.*{meant}"):
         build_model(cfg)
+
+
+@pytest.mark.parametrize("part", ["anchors", "classes"])
+def test_a_head_of_other_anchors_or_classes_is_refused(part):
+    model = build_model(tiny_focal_cfg())
+    if part == "anchors":
+        model.anchor_generator = OctaveAnchorGenerator(
+            base_sizes=[[32.0]], scales_per_octave=1, aspect_ratios=[1.0, 2.0, 3.0, 4.0],
+            strides=[8, 16, 32, 64, 128],
+        )  # fmt: skip
+    else:
+        model.num_classes += 1
+    with EventStorage(), pytest.raises(ValueError, match=r"level p3 has \d+ anchors per cell"):
+        model.train()(make_batch())
