@@ -62,7 +62,7 @@ setup(
         "packaging",
         "black",
         "setuptools<81",  # detectron2.model_zoo imports pkg_resources, which later ones lack
-        "Pillow>=9.5",
+        "Pillow>=10.1",
         "numpy>=1.24",
     ],
     extras_require={

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes
 
 GROUND_TRUTH, IGNORED, PREDICTION = "lime", "silver", "orange"
 _GAP = 6
+_LABEL_SIZE = 16  # pixels
 
 
 def draw_boxes(
@@ -27,7 +30,7 @@ def draw_boxes(
         image: ``(3, H, W)`` uint8 RGB.
         boxes: ``(M, 4)`` in the image's pixels; those without width or height are left out.
         colors: one for all, or one a box.
-        labels: a text above each box.
+        labels: a text in each box's upper left corner.
         scale: of the picture.
 
     Returns:
@@ -38,13 +41,24 @@ def draw_boxes(
     kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero().flatten().tolist()
     if not kept:
         return image.clone()
-    return draw_bounding_boxes(
-        image,
-        boxes[kept] * scale,
-        labels=[labels[i] for i in kept] if labels is not None else None,
-        colors=colors if isinstance(colors, str) else [colors[i] for i in kept],
-        width=max(1, round(scale)),
-    )
+    boxes, width = boxes[kept] * scale, max(1, round(scale))
+    colors = colors if isinstance(colors, str) else [colors[i] for i in kept]
+    drawn = draw_bounding_boxes(image, boxes, colors=colors, width=width)
+    return drawn if labels is None else _write(drawn, boxes, [labels[i] for i in kept], colors)
+
+
+def _write(
+    image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[str] | str
+) -> Tensor:
+    """The labels in the boxes' upper left corners, outlined to be legible on anything."""
+    picture = to_pil_image(image)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=_LABEL_SIZE)
+    for index, (label, box) in enumerate(zip(labels, boxes.tolist(), strict=True)):
+        color = colors if isinstance(colors, str) else colors[index]
+        at = (box[0] + 3, box[1] + 1)
+        draw.text(at, label, color, font=font, stroke_width=2, stroke_fill="black")
+    return pil_to_tensor(picture)
 
 
 def beside(images: Sequence[Tensor]) -> Tensor:

@@ -46,3 +46,11 @@ def test_beside_and_below_pad_with_white():
     high = below([black(10, 20), black(6, 5)])
     assert high.shape == (3, 10 + 6 + 6, 20)
     assert (high[:, -1, 10] == 255).all() and (high[:, -1, 2] == 0).all()
+
+
+def test_labels_are_written_in_the_boxes_colors():
+    boxes = torch.tensor([[5.0, 5.0, 60.0, 60.0]])
+    plain, labelled = (draw_boxes(black(64, 64), boxes, "lime", x) for x in (None, ["cat"]))
+    changed = (plain != labelled).any(dim=0)
+    assert changed[6:30, 6:60].any() and not changed[32:].any()
+    assert {tuple(c.tolist()) for c in labelled[:, changed].T} >= {(0, 255, 0)}

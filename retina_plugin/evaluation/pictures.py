@@ -52,6 +52,7 @@ def draw_pairs(
     for record in records[:max_images]:
         image = torch.from_numpy(read_image(record["file_name"], "RGB").copy()).permute(2, 0, 1)
         shown = [a for a in found[record["image_id"]] if a["score"] >= score_thresh]
+        shown.sort(key=lambda a: a["score"])  # the surest are drawn last, above the others
         left = _draw(image, truth[record["image_id"]], metadata, GROUND_TRUTH, scale)
         right = _draw(image, shown, metadata, PREDICTION, scale)
         rows.append(beside([left, right]))
