@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up what is missing in .venv first; nothing has to be done before.
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
+# -W ignore below: the deprecation warnings of Detectron2's imports, which a user cannot act on
 
 # A PYTHON that someone named rebuilds an environment made with another; the default one keeps it.
 SETUP_FLAGS := $(if $(filter file,$(origin PYTHON)),--keep-interpreter)
@@ -26,11 +27,11 @@ setup: interpreter
 	@"$(PYTHON)" tools/setup_env.py $(SETUP_FLAGS)
 
 demo: setup
-	$(VENV_PYTHON) -m retina_plugin.cli demo
+	$(VENV_PYTHON) -W ignore -m retina_plugin.cli demo
 
 digits: setup
-	$(VENV_PYTHON) -m retina_plugin.cli prepare digits
-	$(VENV_PYTHON) train_net.py --config-file configs/digits.yaml
+	$(VENV_PYTHON) -W ignore -m retina_plugin.cli prepare digits
+	$(VENV_PYTHON) -W ignore train_net.py --config-file configs/digits.yaml
 
 test: setup
 	$(VENV_PYTHON) -m ruff check .

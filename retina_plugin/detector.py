@@ -131,6 +131,11 @@ class FocalRetinaNet(DenseDetector):
             cfg.MODEL.ANCHOR_GENERATOR.NAME,
             "MODEL.ANCHOR_GENERATOR.NAME",
         )
+        if retinanet.NUM_CLASSES is None:  # load_config leaves it to the data
+            raise ValueError(
+                "MODEL.RETINANET.NUM_CLASSES is None: set it, or call "
+                "retina_plugin.data.coco_registration.register_datasets(cfg) to have it from the data"
+            )
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         for name in retinanet.IN_FEATURES:

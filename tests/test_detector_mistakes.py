@@ -104,3 +104,10 @@ def test_a_head_of_other_anchors_or_classes_is_refused(part):
         model.num_classes += 1
     with EventStorage(), pytest.raises(ValueError, match=r"level p3 has \d+ anchors per cell"):
         model.train()(make_batch())
+
+
+def test_a_number_of_classes_that_nobody_set():
+    cfg = tiny_focal_cfg()
+    cfg.MODEL.RETINANET.NUM_CLASSES = None
+    with pytest.raises(ValueError, match=r"NUM_CLASSES is None: set it.*register_datasets"):
+        build_model(cfg)
