@@ -133,8 +133,8 @@ class FocalRetinaNet(DenseDetector):
         )
         if retinanet.NUM_CLASSES is None:  # load_config leaves it to the data
             raise ValueError(
-                "MODEL.RETINANET.NUM_CLASSES is None: set it, or call "
-                "retina_plugin.data.coco_registration.register_datasets(cfg) to have it from the data"
+                "MODEL.RETINANET.NUM_CLASSES is None: set it, or have it from the data by "
+                "retina_plugin.data.coco_registration.register_datasets(cfg)"
             )
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
