@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -72,7 +73,7 @@ def _keep_dumps_off_the_screen(out: Path) -> None:
     """Detectron2 logs the whole environment, config and model; ``log.txt`` has them all."""
     detectron2 = setup_logger(str(out), distributed_rank=0)  # as default_setup will, and finds it
     for handler in detectron2.handlers:
-        if type(handler) is logging.StreamHandler:
+        if getattr(handler, "stream", None) is sys.stdout:  # the file is a stream as well
             handler.addFilter(lambda record: record.getMessage().count("\n") < 2)
 
 
