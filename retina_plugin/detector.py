@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -42,11 +43,14 @@ from retina_plugin.registry import (
     HEADS,
     NORMALIZERS,
     POST_PROCESSORS,
+    ROLES,
     check_retinanet_keys,
     require_registered,
 )
 
 _PICTURE_BOXES = 20
+
+logger = logging.getLogger(__name__)
 
 
 class Predictions(NamedTuple):
@@ -131,6 +135,9 @@ class FocalRetinaNet(DenseDetector):
             cfg.MODEL.ANCHOR_GENERATOR.NAME,
             "MODEL.ANCHOR_GENERATOR.NAME",
         )
+        for role in ROLES:
+            for key in role.unused_settings(cfg):
+                logger.warning(f"{key} has no effect: {role.selector} is {role.selected(cfg)}")
         if retinanet.NUM_CLASSES is None:  # load_config leaves it to the data
             raise ValueError(
                 "MODEL.RETINANET.NUM_CLASSES is None: set it, or have it from the data by "
@@ -254,12 +261,7 @@ class FocalRetinaNet(DenseDetector):
 
     def _ground_truth(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
         for given in batched_inputs:
-            if "instances" not in given:
-                raise ValueError(
-                    f"image {given.get('file_name', '(no file name)')} came without 'instances' in "
-                    "training: the data loader's mapper must add them (Detectron2's DatasetMapper "
-                    "does with is_train=True)"
-                )
+            _check_ground_truth(given, self.num_classes)
         return [given["instances"].to(self.device) for given in batched_inputs]
 
     def _picture_is_due(self) -> bool:
@@ -280,3 +282,21 @@ class FocalRetinaNet(DenseDetector):
         picture = beside([left, draw_boxes(image, best, PREDICTION)])
         name = f"ground truth | {_PICTURE_BOXES} best predictions"
         get_event_storage().put_image(name, picture.numpy())
+
+
+def _check_ground_truth(given: dict[str, Any], num_classes: int) -> None:
+    image = f"image {given.get('file_name', '(no file name)')}"
+    if "instances" not in given:
+        raise ValueError(
+            f"{image} came without 'instances' in training: the data loader's mapper must add them "
+            "(Detectron2's DatasetMapper does with is_train=True)"
+        )
+    classes = given["instances"].gt_classes
+    if classes.device.type != "cpu":
+        return  # the question would wait for the GPU; what a loader gives is on the CPU
+    if ((classes < 0) | (classes >= num_classes)).any():
+        raise ValueError(
+            f"{image} has gt_classes from {classes.min()} to {classes.max()}, but the model has "
+            f"{num_classes} classes (0 to {num_classes - 1}): correct MODEL.RETINANET.NUM_CLASSES "
+            "(num_classes in a LazyConfig), or the data"
+        )

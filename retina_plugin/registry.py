@@ -38,7 +38,7 @@ class UnknownNameError(KeyError):
 
 def unknown_name(what: str, name: str, valid: Iterable[str]) -> UnknownNameError:
     """The error for an unknown ``name``: the nearest valid ones first, then all of them."""
-    valid = sorted(valid)
+    name, valid = str(name), sorted(valid)
     near = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return UnknownNameError(f"{what}: '{name}' is unknown.{hint} Valid: {', '.join(valid)}.")
@@ -154,8 +154,18 @@ class Role(Registry):
     def selected(self, cfg: CfgNode) -> str:
         """The name of the component that ``cfg`` selects."""
         parent, _, key = self.selector.rpartition(".")
-        name = (find_node(cfg, parent) or {}).get(key) or self.default
+        name = (find_node(cfg, parent) or {}).get(key, self.default)
         return self._aliases.get(name, name)
+
+    def unused_settings(self, cfg: CfgNode) -> list[str]:
+        """Keys that ``cfg`` changes of components that it does not select."""
+        return [
+            f"{self.node}.{node}.{key}"
+            for name, node in self._nodes.items()
+            if name != self.selected(cfg)
+            for key, value in (find_node(cfg, f"{self.node}.{node}") or {}).items()
+            if value != self._defaults[name].get(key)
+        ]
 
     def build(self, cfg: CfgNode, **context: Any) -> Any:
         """Build the component that ``cfg`` selects; ``context`` goes to its ``from_config``."""

@@ -111,3 +111,32 @@ def test_a_number_of_classes_that_nobody_set():
     cfg.MODEL.RETINANET.NUM_CLASSES = None
     with pytest.raises(ValueError, match=r"NUM_CLASSES is None: set it.*register_datasets"):
         build_model(cfg)
+
+
+@pytest.mark.parametrize("wrong", [-1, 7])
+def test_a_class_that_the_model_does_not_have_names_the_image(wrong):
+    model, batch = build_model(tiny_focal_cfg()).train(), make_batch()
+    assert model.num_classes == 7
+    batch[0]["instances"].gt_classes[0] = wrong
+    with EventStorage(), pytest.raises(ValueError, match=f"image_0.png has gt_classes.*{wrong}.*7"):
+        model(batch)
+
+
+def test_settings_of_what_is_not_selected_are_warned_of(caplog):
+    cfg = tiny_focal_cfg(True)
+    cfg.MODEL.RETINANET.NORMALIZER.FixedNormalizer.VALUE = 5.0
+    cfg.MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.SCALES_PER_OCTAVE = 2
+    build_model(cfg)
+    assert "NORMALIZER.FixedNormalizer.VALUE has no effect: MODEL.RETINANET.NORM" in caplog.text
+    assert "SCALES_PER_OCTAVE has no effect: MODEL.ANCHOR_GENERATOR.NAME is Defau" in caplog.text
+    caplog.clear()
+    build_model(tiny_focal_cfg(True))
+    assert "no effect" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["", None])
+def test_an_empty_name_is_no_default(name):
+    cfg = tiny_focal_cfg(True)
+    cfg.MODEL.RETINANET.NORMALIZER.NAME = name
+    with pytest.raises(UnknownNameError, match=r"NORMALIZER\.NAME.*Valid: .*EMANormalizer"):
+        build_model(cfg)

@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from detectron2 import model_zoo
+from detectron2.config import get_cfg
+
+from retina_plugin import add_retina_config
 from retina_plugin.data.digits import prepare_digits
+from retina_plugin.engine.config_file import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -53,3 +58,25 @@ def test_the_python_snippet_builds_the_zoos_model():
     names = {}
     exec(snippet.replace("model = ", "cfg.MODEL.DEVICE = 'cpu'; model = "), names)
     assert type(names["model"]).__name__ == "FocalRetinaNet"
+
+
+def test_the_changed_line_makes_a_stock_config_ours(tmp_path):
+    text = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1]
+    zoo = Path(model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml"))
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace("detectron2/configs/COCO-Detection", str(zoo.parent)))
+    assert str(zoo) in file.read_text()
+    cfg = load_config(file)
+    assert cfg.MODEL.META_ARCHITECTURE == "FocalRetinaNet" and cfg.SOLVER.MAX_ITER == 90000
+
+
+def test_the_keys_that_it_names_exist():
+    cfg = add_retina_config(get_cfg())
+    keys = set(re.findall(r"\b(?:MODEL|DATASETS|INPUT|SOLVER|TEST)(?:\.\w+)+|VIS_PERIOD", README))
+    assert len(keys) > 15
+    wrong = "MODEL.RETINANET.NUM_CLASES"  # shown with the answer it gets
+    for key in keys - {"MODEL.RETINANET.BOX_LOSS.LogCoshLoss.SCALE", wrong}:
+        node = cfg
+        for part in key.split("."):
+            assert part in node, key
+            node = node[part]

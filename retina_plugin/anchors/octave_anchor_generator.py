@@ -49,12 +49,14 @@ class OctaveAnchorGenerator(DefaultAnchorGenerator):
     ) -> None:
         bases = _per_level(base_sizes, len(strides), "SIZES")
         ratios = _per_level(aspect_ratios, len(strides), "ASPECT_RATIOS")
-        if isinstance(scales_per_octave, int):
+        if not isinstance(scales_per_octave, Sequence) or isinstance(scales_per_octave, str):
             scales_per_octave = [scales_per_octave] * len(strides)
-        if len(scales_per_octave) != len(strides) or min(scales_per_octave) < 1:
+        whole = all(type(n) is int and n >= 1 for n in scales_per_octave)
+        if len(scales_per_octave) != len(strides) or not whole:
             raise ValueError(
-                "MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.SCALES_PER_OCTAVE needs one number "
-                f">= 1, or one for each of the {len(strides)} levels, got {scales_per_octave}"
+                "MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.SCALES_PER_OCTAVE needs a whole "
+                f"number >= 1, or one for each of the {len(strides)} levels, "
+                f"got {scales_per_octave}"
             )
         for level, (sizes, scales) in enumerate(zip(bases, scales_per_octave, strict=True)):
             # Stock configs spell the octave out in SIZES; multiplied again it would make 27 anchors

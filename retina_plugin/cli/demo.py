@@ -23,7 +23,7 @@ from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.evaluation.curves import draw_curves
 from retina_plugin.evaluation.pictures import draw_pairs
 
-CONFIG = Path("configs/crowns.yaml")
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "crowns.yaml"
 TESTS = {
     "val": "validation strip of YELL_528 (tuned on)",
     "yell_541": "YELL_541 (test: same site, other photograph)",
@@ -33,8 +33,15 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @click.command(name="demo")
-@click.option("--config-file", default=CONFIG, type=click.Path(path_type=Path), show_default=True)
-@click.option("--out", default=Path("output/demo"), type=click.Path(path_type=Path))
+@click.option(
+    "--config-file",
+    default=CONFIG,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="[default: configs/crowns.yaml of the checkout]",
+)
+@click.option(
+    "--out", default=Path("output/demo"), type=click.Path(path_type=Path), show_default=True
+)
 @click.option("--seed", default=1, show_default=True)
 @click.argument("overrides", nargs=-1)
 def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...]) -> None:
@@ -51,7 +58,14 @@ def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...])
         trainer.resume_or_load(resume=False)
         trainer.train()
         results = RetinaTrainer.test(_test_config(cfg, paths), trainer.model)
-    made = [*_draw(out), out / "model_final.pth", out / "metrics.json", out / "log.txt"]
+    made = {
+        out / "curves.png": "losses and validation AP over the steps",
+        **{out / f"{name}.png": f"ground truth and predictions, {name}" for name in TESTS},
+        out / "model_final.pth": "the weights",
+        out / "metrics.json": "all numbers of the training",
+        out / "log.txt": "the whole log",
+    }
+    _draw(out)
     click.echo(_summary(results, made, seed, (time.monotonic() - begin) / 60))
 
 
@@ -90,23 +104,22 @@ def _test_config(cfg: CfgNode, paths: dict[str, SplitPaths]) -> CfgNode:
     return cfg
 
 
-def _draw(out: Path) -> list[Path]:
+def _draw(out: Path) -> None:
     """All pictures of the run."""
-    pictures = [draw_curves(out / "metrics.json", out / "curves.png")]
+    draw_curves(out / "metrics.json", out / "curves.png")
     for name in TESTS:
         predictions = out / "inference" / f"crowns_{name}" / "coco_instances_results.json"
-        pictures.append(draw_pairs(f"crowns_{name}", predictions, out / f"{name}.png"))
-    return pictures
+        draw_pairs(f"crowns_{name}", predictions, out / f"{name}.png")
 
 
-def _summary(results: dict[str, Any], paths: list[Path], seed: int, minutes: float) -> str:
-    """The AP table and where everything is."""
+def _summary(results: dict[str, Any], made: dict[Path, str], seed: int, minutes: float) -> str:
+    """The AP table, and what is where."""
     rows = [
         [title, *(results[f"crowns_{name}"]["bbox"][metric] for metric in METRICS)]
         for name, title in TESTS.items()
     ]
     table = tabulate(rows, headers=["data set", *METRICS], tablefmt="github", floatfmt=".1f")
-    files = "\n".join(f"  {path.resolve()}" for path in paths)
+    files = tabulate(made.items(), tablefmt="plain")
     return (
         f"\n{table}\n\n"
         f"One class, one training scene, small tests, seed {seed}, {minutes:.1f} minutes in all.\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from logging import ERROR
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,8 +119,8 @@ def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Decla
         return []
     if not jsons:
         return []
-    paths = [Path(value).expanduser() for value in jsons]
-    folders = [Path(value).expanduser() for value in images]
+    paths = [_located(value) for value in jsons]
+    folders = [_located(value) for value in images]
     folders *= len(jsons) // len(folders)
     names = [str(name) for name in names] or [path.stem for path in paths]
     for folder in dict.fromkeys(folders):
@@ -132,6 +133,14 @@ def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Decla
         findings.extend(content.findings[split], f"{where}.JSON")
         declared.append(Declared(where, name, path, folder, content))
     return declared
+
+
+def _located(value: str | Path) -> Path:
+    """The path; ``datasets/...`` that is not here is below ``$DETECTRON2_DATASETS``, if set."""
+    path, root = Path(value).expanduser(), os.environ.get("DETECTRON2_DATASETS")
+    if root and not path.exists() and path.parts[:1] == ("datasets",):
+        return Path(root).expanduser().joinpath(*path.parts[1:])
+    return path
 
 
 def _check_names(declared: list[Declared], findings: Findings) -> None:

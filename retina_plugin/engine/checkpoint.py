@@ -54,6 +54,7 @@ class RetinaCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **kwargs)
         self.all_weights = all_weights
         self._path = ""
+        self._resuming = True
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As Detectron2's; ``path`` is a file, a URL or empty."""
@@ -75,7 +76,8 @@ class RetinaCheckpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """As Detectron2's; a checkpoint to resume from must have all weights."""
         before = self.all_weights
-        self.all_weights = before or (resume and self.has_checkpoint())
+        self._resuming = resume and self.has_checkpoint()
+        self.all_weights = before or self._resuming
         try:
             return super().resume_or_load(path, resume=resume)
         finally:
@@ -99,6 +101,8 @@ class RetinaCheckpointer(DetectionCheckpointer):
         given = list(checkpoint["model"])
         if not checkpoint.get("matching_heuristics", False):
             checkpoint["model"] = self._to_own_names(checkpoint["model"])
+        if not self._resuming:  # a new training on old weights: on its own data, from INITIAL
+            checkpoint["model"].pop("normalizer.average", None)
         incompatible = super()._load_model(checkpoint)
         parameters = [name for name, _ in self.model.named_parameters()]
         missing = [name for name in parameters if name in set(incompatible.missing_keys)]

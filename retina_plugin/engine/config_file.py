@@ -13,6 +13,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,8 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
             of = f"of {node}" if node else "at the top"
             valid[node] = f"Valid keys {of}: {', '.join(sorted(_parent(cfg, keys[:bad])))}."
             continue
+        if keys in _free_keys():
+            _parent(cfg, keys[:-1])[keys[-1]] = None  # else it must keep the type of a file's value
         nested = value
         for key in reversed(keys):
             nested = {key: nested}
@@ -211,6 +214,13 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
         raise ConfigKeyError("\n".join([*unknown, *valid.values(), *mistyped]))
     if mistyped:
         raise ConfigFileError("\n".join(mistyped))
+
+
+@cache
+def _free_keys() -> frozenset[tuple[str, ...]]:
+    """The keys whose default is None: they take a value of any type, a list as well as one text."""
+    defaults = add_retina_config(get_cfg())
+    return frozenset(keys for keys, value in _leaves(defaults) if value is None)
 
 
 def _parent(cfg: CfgNode, keys: tuple[str, ...]) -> Any:

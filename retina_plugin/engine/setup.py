@@ -17,6 +17,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -24,6 +25,7 @@ from retina_plugin.data.checks import check_datasets
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.findings import DataError
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
+from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.evaluation.build import evaluator_type
@@ -67,8 +69,12 @@ def setup(args: Namespace) -> CfgNode:
     register_package_paths()
     for extension in args.extensions:
         import_extension(extension)
+    if not args.config_file:
+        raise ConfigFileError(
+            "--config-file is missing: name a config, such as configs/retinanet_R_50_FPN_1x.yaml"
+        )
     cfg = load_config(args.config_file, args.opts, allow_unsafe=args.allow_unsafe_yaml)
-    require_registered(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE")
+    _check_architecture(cfg)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="retina_plugin")
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     if cfg.TEST.AUG.ENABLED:
@@ -84,6 +90,17 @@ def setup(args: Namespace) -> CfgNode:
         for name in cfg.DATASETS.TEST:
             evaluator_type(name)  # the first evaluation may be hours away
     return cfg
+
+
+def _check_architecture(cfg: CfgNode) -> None:
+    """Other detectors read their number of classes from keys that the data would not set."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    require_registered(META_ARCH_REGISTRY, name, "MODEL.META_ARCHITECTURE")
+    if not issubclass(META_ARCH_REGISTRY.get(name), FocalRetinaNet | RetinaNet):
+        raise ConfigFileError(
+            f"MODEL.META_ARCHITECTURE is {name}, but this program trains RetinaNets: set it to "
+            "FocalRetinaNet, in a config made for RetinaNet"
+        )
 
 
 def _register_test_sets(cfg: CfgNode) -> None:

@@ -16,7 +16,8 @@ class EMANormalizer(nn.Module):
     """Exponential moving average ``e = m * e + (1 - m) * max(P, 1)``, updated, then returned.
 
     Source: ``detectron2.modeling.meta_arch.dense_detector.DenseDetector._ema_update``. Unlike
-    there the average is a buffer: checkpoints hold it, so that a resumed run continues with it.
+    there the average is a buffer: checkpoints hold it, so that a resumed run continues with it (of
+    several workers without ``average_over_workers``, with the first one's).
 
     Args:
         momentum: m, in [0, 1).

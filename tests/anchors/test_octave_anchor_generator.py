@@ -147,3 +147,9 @@ def test_sizes_that_spell_the_octave_out_are_an_error():
 def test_wrong_settings(arguments, message):
     with pytest.raises(ValueError, match=message):
         OctaveAnchorGenerator(**{"base_sizes": BASES, "strides": STRIDES, **arguments})
+
+
+@pytest.mark.parametrize("scales", [3.0, "three", True, [3, 3.0], [1, 0], [1, 2, 3]])
+def test_scales_that_are_no_whole_numbers_are_named(scales):
+    with pytest.raises(ValueError, match="SCALES_PER_OCTAVE needs a whole number"):
+        OctaveAnchorGenerator(base_sizes=[[32]], scales_per_octave=scales, strides=[8, 16])

@@ -30,7 +30,8 @@ def test_ends_with_the_table_the_pictures_and_their_paths(tmp_path):
     assert done.returncode == 0, done.stderr
     summary = done.stdout[done.stdout.rindex("| data set") :]
     assert all(place in summary for place in ("YELL_528", "YELL_541", "OSBS_029", "AP50"))
-    listed = [Path(line.strip()) for line in summary.splitlines() if line.startswith("  ")]
+    lines = summary[summary.index("in all.") :].splitlines()[1:]
+    listed = [Path(line.partition("  ")[0]) for line in lines]
     assert {path.name for path in listed} == {
         *PICTURES, "model_final.pth", "metrics.json", "log.txt"
     }  # fmt: skip

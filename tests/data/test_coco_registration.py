@@ -288,3 +288,14 @@ def test_mistakes_in_all_jsons_are_told_at_once(make_json, images):
     message = error_of(cfg)
     assert f"DATASETS.COCO.TRAIN.JSON: {train}: " in message and "category_id 9" in message
     assert f"DATASETS.COCO.TEST.JSON: {test}: " in message and "area missing" in message
+
+
+def test_datasets_below_detectron2s_folder(make_json, images, tmp_path, monkeypatch):
+    make_json("train")
+    folder = f"datasets/{tmp_path.name}"
+    relative = {"JSON": f"{folder}/train.json", "IMAGES": f"{folder}/images"}
+    assert "datasets" in error_of(config(TRAIN=relative))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path.parent))
+    cfg = config(TRAIN=relative)
+    register_datasets(cfg)
+    assert MetadataCatalog.get("train").json_file == str(tmp_path / "train.json")

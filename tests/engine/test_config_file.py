@@ -371,3 +371,17 @@ def test_bad_override_is_named(overrides, expected):
     with pytest.raises((ConfigKeyError, ConfigFileError)) as error:
         load_config("", overrides)
     assert expected in str(error.value)
+
+
+def test_a_key_without_a_type_takes_a_list_over_a_files_text():
+    digits = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    overrides = [
+        "DATASETS.COCO.TRAIN.JSON",
+        "['a.json', 'b.json']",
+        "DATASETS.COCO.TRAIN.NAME",
+        "7",
+    ]
+    scales = ["MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.SCALES_PER_OCTAVE", "[1, 2, 3, 3, 3]"]
+    cfg = load_config(digits, [*overrides, *scales])
+    assert cfg.DATASETS.COCO.TRAIN.JSON == ["a.json", "b.json"]
+    assert cfg.MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.SCALES_PER_OCTAVE == [1, 2, 3, 3, 3]

@@ -97,6 +97,21 @@ def test_misspelt_architecture_lists_the_valid_ones(config_file, data):
         setup(arguments(config_file, *words))
 
 
+def test_a_forgotten_config_file_is_named(data):
+    with pytest.raises(ConfigFileError, match="--config-file is missing"):
+        setup(argument_parser().parse_args(as_overrides(*data)))
+
+
+@pytest.mark.parametrize("name", ["RetinaNet", "GeneralizedRCNN"])
+def test_other_detectors_than_retinanets_are_refused(config_file, data, name):
+    words = [*as_overrides(*data), "MODEL.META_ARCHITECTURE", name]
+    if name == "RetinaNet":
+        assert setup(arguments(config_file, *words)).MODEL.RETINANET.NUM_CLASSES == 3
+        return
+    with pytest.raises(ConfigFileError, match=r"GeneralizedRCNN.*set it to FocalRetinaNet"):
+        setup(arguments(config_file, *words))
+
+
 def test_misspelt_key(config_file):
     with pytest.raises(UnknownNameError, match=r"SOLVER.MAX_ITR.*SOLVER.MAX_ITER"):
         setup(arguments(config_file, "SOLVER.MAX_ITR", "3"))

@@ -142,7 +142,7 @@ def test_results_are_those_of_the_saved_model(cfg):
 
 
 def test_loading_for_training_takes_weights_alone(cfg, tmp_path):
-    """``MODEL.WEIGHTS`` of another training: its step and its optimizer stay behind."""
+    """``MODEL.WEIGHTS`` of another training: its step, optimizer and normalizer stay behind."""
     train(cfg)
     cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
     cfg.OUTPUT_DIR = str(tmp_path / "finetuned")
@@ -150,8 +150,10 @@ def test_loading_for_training_takes_weights_alone(cfg, tmp_path):
     trainer.resume_or_load(resume=True)  # there is nothing to resume
     assert trainer.start_iter == 0
     assert not trainer.optimizer.state
+    assert trainer.model.normalizer.average == 100.0
     state = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
     assert torch.equal(trainer.model.head.cls_score.weight, state["head.cls_score.weight"])
+    assert state["normalizer.average"] != 100.0
 
 
 def test_expected_results_are_verified(cfg):
