@@ -69,12 +69,8 @@ def setup(args: Namespace) -> CfgNode:
     register_package_paths()
     for extension in args.extensions:
         import_extension(extension)
-    if not args.config_file:
-        raise ConfigFileError(
-            "--config-file is missing: name a config, such as configs/retinanet_R_50_FPN_1x.yaml"
-        )
     cfg = load_config(args.config_file, args.opts, allow_unsafe=args.allow_unsafe_yaml)
-    _check_architecture(cfg)
+    _check_architecture(cfg, args.config_file)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="retina_plugin")
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     if cfg.TEST.AUG.ENABLED:
@@ -92,15 +88,20 @@ def setup(args: Namespace) -> CfgNode:
     return cfg
 
 
-def _check_architecture(cfg: CfgNode) -> None:
+def _check_architecture(cfg: CfgNode, config_file: str) -> None:
     """Other detectors read their number of classes from keys that the data would not set."""
     name = cfg.MODEL.META_ARCHITECTURE
     require_registered(META_ARCH_REGISTRY, name, "MODEL.META_ARCHITECTURE")
-    if not issubclass(META_ARCH_REGISTRY.get(name), FocalRetinaNet | RetinaNet):
+    if issubclass(META_ARCH_REGISTRY.get(name), FocalRetinaNet | RetinaNet):
+        return
+    if not config_file:
         raise ConfigFileError(
-            f"MODEL.META_ARCHITECTURE is {name}, but this program trains RetinaNets: set it to "
-            "FocalRetinaNet, in a config made for RetinaNet"
+            "--config-file is missing: name a config, such as configs/retinanet_R_50_FPN_1x.yaml"
         )
+    raise ConfigFileError(
+        f"MODEL.META_ARCHITECTURE is {name}, but this program trains RetinaNets: set it to "
+        "FocalRetinaNet, in a config made for RetinaNet"
+    )
 
 
 def _register_test_sets(cfg: CfgNode) -> None:
