@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+from torch.nn import functional as F
 
 IGNORE = -1
 
@@ -90,27 +91,50 @@ class DenseTargets:
     num_classes: int
 
     def select(self, mask: Tensor) -> Selection:
-        """The anchors where the ``(N, R)`` mask is true."""
-        anchor, image = mask.t().nonzero().unbind(1)  # transposed: sorted by anchor, so by level
+        """The anchors where the ``(N, R)`` mask is true; waits for the device once."""
+        (selection,) = self._select(mask.unsqueeze(0))
+        return selection
+
+    def _select(self, masks: Tensor) -> list[Selection]:
+        """One selection for each ``(N, R)`` mask, with a single wait for the device."""
+        count, images, _ = masks.shape
+        in_order = masks.transpose(1, 2).reshape(count, -1)  # sorted by anchor, so by level
+        so_far = F.pad(in_order.cumsum(dim=1), (1, 0))  # how many of the first 0, 1, ... entries
         bounds = [0, *accumulate(self.level_sizes)]
-        below = torch.searchsorted(anchor, anchor.new_tensor(bounds)).tolist()
-        counts = tuple(end - begin for begin, end in pairwise(below))
-        return Selection(anchor, image, counts, tuple(bounds[:-1]))
+        below = torch.stack([so_far[:, bound * images] for bound in bounds], dim=1).tolist()
+        selections = []
+        for running, ends in zip(so_far, below, strict=True):
+            # nonzero() would wait for the number of entries, which is known by now
+            nth = torch.arange(1, ends[-1] + 1, device=masks.device)
+            entry = torch.searchsorted(running, nth) - 1
+            counts = tuple(end - begin for begin, end in pairwise(ends))
+            selections.append(
+                Selection(entry // images, entry % images, counts, tuple(bounds[:-1]))
+            )
+        return selections
+
+    @cached_property
+    def _is_positive(self) -> Tensor:
+        return (self.labels >= 0) & (self.labels < self.num_classes)
 
     @cached_property
     def num_positives(self) -> Tensor:
         """P, as a scalar tensor on the labels' device (no synchronisation)."""
-        return ((self.labels >= 0) & (self.labels < self.num_classes)).sum()
+        return self._is_positive.sum()
 
     @cached_property
+    def _positives_and_ignored(self) -> list[Selection]:
+        return self._select(torch.stack([self._is_positive, self.labels == IGNORE]))
+
+    @property
     def positives(self) -> Selection:
         """The anchors assigned to an object."""
-        return self.select((self.labels >= 0) & (self.labels < self.num_classes))
+        return self._positives_and_ignored[0]
 
-    @cached_property
+    @property
     def ignored(self) -> Selection:
         """The anchors that no loss may look at."""
-        return self.select(self.labels == IGNORE)
+        return self._positives_and_ignored[1]
 
     @cached_property
     def classes(self) -> Tensor:
@@ -124,10 +148,11 @@ class DenseTargets:
             KeyError: an image's ground truth has no such field.
         """
         values = [self._field_tensor(x, name) for x in self.instances]
-        counts = torch.tensor([len(x) for x in self.instances], device=self.labels.device)
-        offsets = counts.cumsum(0) - counts
         image, anchor = self.positives.image, self.positives.anchor
-        return torch.cat(values)[self.matched[image, anchor] + offsets[image]]
+        offsets = accumulate((len(x) for x in self.instances[:-1]), initial=0)
+        # filled on the device: a copy from the host would wait for it
+        offset = torch.stack([self.matched.new_full((), x) for x in offsets])[image]
+        return torch.cat(values)[self.matched[image, anchor] + offset]
 
     @staticmethod
     def _field_tensor(instances: Instances, name: str) -> Tensor:

@@ -291,9 +291,9 @@ def _check_ground_truth(given: dict[str, Any], num_classes: int) -> None:
             f"{image} came without 'instances' in training: the data loader's mapper must add them "
             "(Detectron2's DatasetMapper does with is_train=True)"
         )
-    classes = given["instances"].gt_classes
-    if classes.device.type != "cpu":
+    if given["instances"].gt_classes.device.type != "cpu":
         return  # the question would wait for the GPU; what a loader gives is on the CPU
+    classes = given["instances"].gt_classes.numpy()
     if ((classes < 0) | (classes >= num_classes)).any():
         raise ValueError(
             f"{image} has gt_classes from {classes.min()} to {classes.max()}, but the model has "

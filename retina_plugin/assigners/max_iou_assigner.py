@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling.matcher import Matcher
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from retina_plugin.assigners.best_overlaps import best_overlaps
 from retina_plugin.contracts import IGNORE, DenseTargets
 from retina_plugin.registry import ASSIGNERS
 
@@ -22,8 +22,9 @@ class MaxIoUAssigner:
     With thresholds ``t`` and ``len(t) + 1`` labels, an anchor whose largest IoU lies in
     ``[t[i-1], t[i])`` gets label ``i``: 0 background, -1 ignored, 1 the class of that box.
 
-    Source: Lin et al. 2017, section 4 ("Anchors"); the matching is
-    ``detectron2.modeling.matcher.Matcher``, as in Detectron2's RetinaNet. Unlike there, a box that
+    Source: Lin et al. 2017, section 4 ("Anchors"). Labels and matches are to the bit those of
+    ``detectron2.modeling.matcher.Matcher``, as Detectron2's RetinaNet uses it, but memory is
+    bounded for any number of boxes, and a device is never waited for. Unlike there, a box that
     meets no anchor at all makes none an object (there it makes all of them).
 
     Args:
@@ -55,7 +56,9 @@ class MaxIoUAssigner:
             raise ValueError(
                 f"MODEL.RETINANET.IOU_THRESHOLDS must rise within (0, 1], got {thresholds}"
             )
-        self._matcher = Matcher(thresholds, labels, allow_low_quality_matches)
+        self.iou_thresholds = thresholds
+        self.iou_labels = labels
+        self.allow_low_quality_matches = allow_low_quality_matches
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -86,14 +89,15 @@ class MaxIoUAssigner:
         self, anchors: Boxes, instances: Instances, num_classes: int
     ) -> tuple[Tensor, Tensor]:
         """Labels and matched indices of one image, both ``(R,)``."""
-        iou = pairwise_iou(instances.gt_boxes, anchors)
-        # The best anchors of a box that meets none would be all anchors, at an IoU of 0
-        met = (iou > 0).any(dim=1).nonzero().squeeze(1)
-        if len(met) == 0:  # Matcher would ask IOU_LABELS[0]; an image without boxes is background
-            background = torch.full((len(anchors),), num_classes, device=anchors.device)
-            return background, torch.zeros_like(background)
-        matched, quality = self._matcher(iou if len(met) == len(iou) else iou[met])
-        matched = met[matched]
-        labels = instances.gt_classes[matched]
+        if len(instances) == 0:  # background, whatever a small IoU would mean
+            labels = torch.full((len(anchors),), num_classes, device=anchors.device)
+            return labels, torch.zeros_like(labels)
+        best = best_overlaps(instances.gt_boxes.tensor, anchors.tensor)
+        quality = torch.full_like(best.box, self.iou_labels[0])
+        for threshold, label in zip(self.iou_thresholds, self.iou_labels[1:], strict=True):
+            quality.masked_fill_(best.iou >= threshold, label)
+        if self.allow_low_quality_matches:
+            quality.masked_fill_(best.is_best, 1)
+        labels = instances.gt_classes[best.box]
         labels = labels.masked_fill(quality == 0, num_classes).masked_fill(quality == -1, IGNORE)
-        return labels, matched
+        return labels, best.box
