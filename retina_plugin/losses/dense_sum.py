@@ -16,13 +16,13 @@ from torch import Tensor
 
 from retina_plugin.contracts import DenseTargets
 
-Background = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Logits (any shape) -> loss and d loss / d logit of the same shape; both 0 at -inf."""
+Background = Callable[[Tensor], Tensor]
+"""Logits -> sum of their losses; overwrites each logit by d loss / d logit; both are 0 at -inf."""
 
 Objects = Callable[[Tensor], Tensor]
 """``(P,)`` logits of the positives' own classes -> ``(P,)`` losses, by ordinary autograd."""
 
-CHUNK = 1 << 16  # entries a pass: keeps a chunk's temporaries in a CPU core's cache
+CHUNK = 1 << 18  # entries a pass: the temporaries stay in a CPU's caches, the calls cost little
 
 
 def dense_sum(
@@ -58,11 +58,11 @@ class _DenseSum(torch.autograd.Function):
         gradients = []
         for level, (map_, at) in enumerate(zip(logits, own_class, strict=True)):
             buffer = map_.detach().to(
-                _working_type(map_.dtype), copy=True, memory_format=torch.contiguous_format
+                _working_type(map_.dtype), copy=True, memory_format=_memory_format(map_)
             )
             buffer[at] = -torch.inf
             _cut_out_ignored(targets, buffer, level)
-            total = total + _background_pass(background, buffer)
+            total = total + _background_pass(background, _flat(buffer))
             buffer[at] = object_gradients[level]
             gradients.append(buffer)
         ctx.save_for_backward(*gradients)
@@ -114,13 +114,21 @@ def _object_loss(
     return loss.detach(), gradient.split([len(x) for x in logits])
 
 
-def _background_pass(background: Background, buffer: Tensor) -> Tensor:
-    """Sum of the background term over ``buffer``, which is overwritten by its gradient."""
-    flat = buffer.view(-1)
-    sums = []
+def _memory_format(map_: Tensor) -> torch.memory_format:
+    """The map's own, which is what the convolution before it wants its gradient in."""
+    if map_.is_contiguous() or not map_.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _flat(buffer: Tensor) -> Tensor:
+    """A view of all entries, in the order of the memory."""
+    return (buffer if buffer.is_contiguous() else buffer.permute(0, 2, 3, 1)).view(-1)
+
+
+def _background_pass(background: Background, flat: Tensor) -> Tensor:
+    """Sum of the background term over ``flat``, which is overwritten by its gradient."""
     # a GPU has no cache to fit and pays per kernel: there the whole map is one chunk
-    for chunk in flat.split(CHUNK) if flat.device.type == "cpu" else (flat,):
-        loss, gradient = background(chunk)
-        sums.append(loss.sum())
-        chunk.copy_(gradient)
+    chunks = flat.split(CHUNK) if flat.device.type == "cpu" else (flat,)
+    sums = [background(chunk) for chunk in chunks if len(chunk)]
     return torch.stack(sums).sum() if sums else flat.sum()

@@ -15,21 +15,25 @@ from retina_plugin.losses.dense_sum import dense_sum
 from retina_plugin.registry import CLS_LOSSES
 
 
-def focal_background(logits: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
-    """Focal loss of target 0, and its derivative, for logits x of any shape.
+def focal_background(logits: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Sum of the focal loss of target 0 over logits x, which its derivative overwrites.
 
     ``p = sigmoid(x)``, ``s = softplus(x) = -log(1 - p)``::
 
         loss = (1 - alpha) p^gamma s
         d loss / dx = (1 - alpha) p^gamma (gamma (1 - p) s + p)
+
+    Every line is a pass over all logits of the model: as few as can be, and in place.
     """
     probability = logits.sigmoid()
     cross_entropy = F.softplus(logits)
-    weight = probability.square() if gamma == 2 else probability.pow(gamma)
+    weight = torch.pow(probability, gamma, out=logits)
     if alpha >= 0:
         weight.mul_(1 - alpha)
-    gradient = (1 - probability).mul_(cross_entropy).mul_(gamma).add_(probability).mul_(weight)
-    return cross_entropy.mul_(weight), gradient
+    slope = (1 - probability).mul_(cross_entropy)
+    total = cross_entropy.mul_(weight).sum()
+    weight.mul_(probability.add_(slope, alpha=gamma))
+    return total
 
 
 def focal_objects(logits: Tensor, alpha: float, gamma: float | Tensor) -> Tensor:

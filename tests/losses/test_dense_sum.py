@@ -5,13 +5,15 @@ import torch
 from support.dense_cases import make_case
 from torch.nn import functional as F
 
-from retina_plugin.losses.dense_sum import CHUNK, dense_sum
+from retina_plugin.losses import dense_sum as module
+from retina_plugin.losses.dense_sum import dense_sum
 
 
 def square_background(x):
     """``p^2 softplus(x)`` and its derivative, a form that varifocal losses use."""
     p, s = x.sigmoid(), F.softplus(x)
-    return p.square() * s, p.square() * (2 * (1 - p) * s + p)
+    x.copy_(p.square() * (2 * (1 - p) * s + p))
+    return (p.square() * s).sum()
 
 
 def weighted_objects(weights):
@@ -67,7 +69,7 @@ def test_the_background_never_sees_what_is_cut_out():
     def background(x):
         nonlocal finite
         finite += x.isfinite().sum().item()
-        return torch.zeros_like(x), torch.zeros_like(x)
+        return x.zero_().sum()
 
     total = dense_sum(case.logits, case.targets, background, no_objects)
     labels, k = case.targets.labels, case.targets.num_classes
@@ -75,8 +77,9 @@ def test_the_background_never_sees_what_is_cut_out():
     assert total == 0
 
 
-def test_chunks_are_of_one_size():
-    """A chunk's temporaries fit a core's cache."""
+def test_chunks_are_of_one_size(monkeypatch):
+    """A chunk's temporaries fit a CPU's caches."""
+    monkeypatch.setattr(module, "CHUNK", 1 << 14)
     sizes = []
 
     def background(x):
@@ -86,8 +89,25 @@ def test_chunks_are_of_one_size():
     case = make_case(num_images=2, num_classes=80, counts=(9,), sizes=((10, 10),))
     dense_sum(case.logits, case.targets, background, no_objects)
     assert sum(sizes) == case.logits[0].numel()
-    assert max(sizes) <= CHUNK
+    assert max(sizes) <= 1 << 14
     assert len(sizes) > 1
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1, 1), (3, 1, 2, 5)])
+def test_gradients_keep_the_memory_format(counts):
+    """A convolution's backward pass would have to bring them into its own."""
+    case = make_case(num_images=2, counts=counts)
+    weights = torch.ones(len(case.targets.positives))
+    expected = case.gradients(
+        dense_sum(case.logits, case.targets, square_background, weighted_objects(weights))
+    )
+    case.logits = [
+        x.detach().to(memory_format=torch.channels_last).requires_grad_() for x in case.logits
+    ]
+    loss = dense_sum(case.logits, case.targets, square_background, weighted_objects(weights))
+    for got, want in zip(case.gradients(loss), expected, strict=True):
+        torch.testing.assert_close(got, want)  # a vector unit's last bit differs from a scalar's
+        assert got.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_only_some_maps_need_gradients():

@@ -106,14 +106,12 @@ def test_gradcheck(gamma, alpha):
 def test_terms_gradcheck(gamma):
     x = torch.linspace(-8, 8, 33, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: focal_objects(x, 0.25, gamma), x)
-    (expected,) = torch.autograd.grad(
-        focal_by_definition(x, torch.zeros_like(x), 0.25, gamma).sum(), x
-    )
-    loss, gradient = focal_background(x.detach(), 0.25, gamma)
+    definition = focal_by_definition(x, torch.zeros_like(x), 0.25, gamma).sum()
+    (expected,) = torch.autograd.grad(definition, x)
+    gradient = x.detach().clone()
+    total = focal_background(gradient, 0.25, gamma)
     torch.testing.assert_close(gradient, expected)
-    torch.testing.assert_close(
-        loss, focal_by_definition(x.detach(), torch.zeros_like(x), 0.25, gamma)
-    )
+    torch.testing.assert_close(total, definition.detach())
 
 
 def test_an_exponent_per_object():
@@ -192,9 +190,8 @@ def test_extreme_logits_stay_finite(gamma, logit):
 def test_the_surest_background_costs_nothing(gamma):
     """At -inf, and next to it, the loss of a background entry and its gradient are 0."""
     lowest = torch.tensor([-torch.inf, torch.finfo(torch.float32).min, -1e30])
-    loss, gradient = focal_background(lowest, 0.25, gamma)
-    assert loss.tolist() == [0, 0, 0]
-    assert gradient.tolist() == [0, 0, 0]
+    assert focal_background(lowest, 0.25, gamma) == 0
+    assert lowest.tolist() == [0, 0, 0]
 
 
 def test_channels_last():
@@ -206,9 +203,10 @@ def test_channels_last():
     ]
     assert not case.logits[0].is_contiguous()
     again = focal_loss(case.logits, case.targets)
-    assert again == loss
+    # summed in the order of the memory; a vector unit's last bit differs from a scalar's
+    torch.testing.assert_close(again, loss, rtol=1e-6, atol=0)
     for got, gradient in zip(case.gradients(again), expected, strict=True):
-        assert torch.equal(got, gradient)
+        torch.testing.assert_close(got, gradient, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
