@@ -23,6 +23,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
+from retina_plugin.batch_inputs import ground_truth_of, to_device
 from retina_plugin.contracts import (
     Assigner,
     BoxCoder,
@@ -189,10 +190,14 @@ class FocalRetinaNet(DenseDetector):
         predictions = self.predict(images)
         if not self.training:
             return self._rescale(self.detect(predictions, images), batched_inputs)
-        instances = self._ground_truth(batched_inputs)
+        instances = [ground_truth_of(x, self.num_classes, self.device) for x in batched_inputs]
         if self._picture_is_due():
             self._draw_picture(batched_inputs, predictions, images)
         return self.losses(predictions, instances)
+
+    def _move_to_current_device(self, x: Tensor) -> Tensor:
+        """Of ``preprocess_image``."""
+        return to_device(x, self.device)
 
     def predict(self, images: ImageList) -> Predictions:
         """Backbone, head and anchors."""
@@ -259,11 +264,6 @@ class FocalRetinaNet(DenseDetector):
             outputs.append({"instances": detector_postprocess(found, height, width)})
         return outputs
 
-    def _ground_truth(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
-        for given in batched_inputs:
-            _check_ground_truth(given, self.num_classes)
-        return [given["instances"].to(self.device) for given in batched_inputs]
-
     def _picture_is_due(self) -> bool:
         if self.vis_period <= 0 or not has_event_storage():
             return False
@@ -282,21 +282,3 @@ class FocalRetinaNet(DenseDetector):
         picture = beside([left, draw_boxes(image, best, PREDICTION)])
         name = f"ground truth | {_PICTURE_BOXES} best predictions"
         get_event_storage().put_image(name, picture.numpy())
-
-
-def _check_ground_truth(given: dict[str, Any], num_classes: int) -> None:
-    image = f"image {given.get('file_name', '(no file name)')}"
-    if "instances" not in given:
-        raise ValueError(
-            f"{image} came without 'instances' in training: the data loader's mapper must add them "
-            "(Detectron2's DatasetMapper does with is_train=True)"
-        )
-    if given["instances"].gt_classes.device.type != "cpu":
-        return  # the question would wait for the GPU; what a loader gives is on the CPU
-    classes = given["instances"].gt_classes.numpy()
-    if ((classes < 0) | (classes >= num_classes)).any():
-        raise ValueError(
-            f"{image} has gt_classes from {classes.min()} to {classes.max()}, but the model has "
-            f"{num_classes} classes (0 to {num_classes - 1}): correct MODEL.RETINANET.NUM_CLASSES "
-            "(num_classes in a LazyConfig), or the data"
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
@@ -42,8 +43,17 @@ class DeltaCoder:
         return {"weights": cfg.MODEL.RETINANET.BBOX_REG_WEIGHTS}
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """``(P, 4), (P, 4) -> (P, 4)`` deltas that take ``anchors`` to ``boxes``."""
-        return self._transform.get_deltas(anchors, boxes)
+        """``(P, 4), (P, 4) -> (P, 4)`` deltas that take ``anchors`` to ``boxes``.
+
+        To the bit those of Detectron2's ``get_deltas``, which asks the device whether all anchors
+        have a width, and waits for the answer.
+        """
+        anchor_size, size = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
+        offset = (boxes[:, :2] + 0.5 * size) - (anchors[:, :2] + 0.5 * anchor_size)
+        scale = torch.log(size / anchor_size)
+        wx, wy, ww, wh = self._transform.weights
+        dx, dy = wx * offset[:, 0] / anchor_size[:, 0], wy * offset[:, 1] / anchor_size[:, 1]
+        return torch.stack([dx, dy, ww * scale[:, 0], wh * scale[:, 1]], dim=1)
 
     def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
         """``(P, 4), (P, 4) -> (P, 4)`` boxes, in fp32 whatever the deltas' type."""

@@ -1,0 +1,57 @@
+"""What the data loader hands over: checked, and moved to the model's device without a wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor.to(device)`` that never waits for what a GPU still computes.
+
+    A copy from ordinary memory would: from pinned memory it takes its turn.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def ground_truth_of(given: dict[str, Any], num_classes: int, device: torch.device) -> Instances:
+    """The image's ground truth, on ``device``.
+
+    Raises:
+        ValueError: there is none, or it has classes that the model has not.
+    """
+    _check(given, num_classes)
+    instances: Instances = given["instances"]
+    moved = Instances(instances.image_size)
+    for name, value in instances.get_fields().items():
+        if isinstance(value, Boxes):
+            value = Boxes(to_device(value.tensor, device))
+        elif isinstance(value, Tensor):
+            value = to_device(value, device)
+        elif hasattr(value, "to"):  # masks, key points
+            value = value.to(device)
+        moved.set(name, value)
+    return moved
+
+
+def _check(given: dict[str, Any], num_classes: int) -> None:
+    image = f"image {given.get('file_name', '(no file name)')}"
+    if "instances" not in given:
+        raise ValueError(
+            f"{image} came without 'instances' in training: the data loader's mapper must add them "
+            "(Detectron2's DatasetMapper does with is_train=True)"
+        )
+    if given["instances"].gt_classes.device.type != "cpu":
+        return  # the question would wait for the GPU; what a loader gives is on the CPU
+    classes = given["instances"].gt_classes.numpy()
+    if ((classes < 0) | (classes >= num_classes)).any():
+        raise ValueError(
+            f"{image} has gt_classes from {classes.min()} to {classes.max()}, but the model has "
+            f"{num_classes} classes (0 to {num_classes - 1}): correct MODEL.RETINANET.NUM_CLASSES "
+            "(num_classes in a LazyConfig), or the data"
+        )
