@@ -26,6 +26,7 @@ from retina_plugin.config import add_retina_config
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.evaluation import build_evaluator
 from retina_plugin.evaluation.build import evaluator_type
+from retina_plugin.evaluation.coco_evaluator import coco_evaluator
 from retina_plugin.registry import UnknownNameError
 
 CLASSES = ["cat", "dog"]
@@ -206,3 +207,25 @@ def test_unknown_type_lists_the_valid_ones(dataset, tmp_path, kind, hint):
 def test_no_type_lists_the_valid_ones(dataset):
     with pytest.raises(UnknownNameError, match=r"'\(none\)'.*coco, lvis, pascal_voc"):
         evaluator_type(dataset)
+
+
+@pytest.mark.parametrize("key", ["auto", "hotcoco", "pycocotools"])
+def test_the_config_chooses_who_computes_coco_numbers(coco, tmp_path, key):
+    if key == "hotcoco":
+        pytest.importorskip("hotcoco")
+    cfg = add_retina_config(get_cfg())
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.TEST.COCO_EVAL = key
+    assert type(RetinaTrainer.build_evaluator(cfg, coco)) is coco_evaluator(key)
+
+
+def test_a_config_without_our_keys_is_auto(coco, tmp_path):
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    assert type(RetinaTrainer.build_evaluator(cfg, coco)) is coco_evaluator("auto")
+
+
+@pytest.mark.parametrize("kind", ["coco", "pascal_voc"])
+def test_unknown_package_is_said_before_training(dataset, kind):
+    with pytest.raises(UnknownNameError, match=r"TEST\.COCO_EVAL: 'fast' is unknown"):
+        evaluator_type(typed(dataset, kind), coco_eval="fast")
