@@ -16,6 +16,7 @@ from retina_plugin import (  # noqa: E402
 from retina_plugin.config import add_retina_config  # noqa: E402
 from retina_plugin.detector import FocalRetinaNet, Predictions  # noqa: E402
 from retina_plugin.inference import NMSPostProcessor  # noqa: E402
+from retina_plugin.network.optimize_for_inference import optimize_for_inference  # noqa: E402
 from retina_plugin.version import __version__  # noqa: E402
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "heads",
     "losses",
     "normalizers",
+    "optimize_for_inference",
 ]

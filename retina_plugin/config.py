@@ -18,9 +18,19 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``DATASETS.CHECK_FILES``: look at every image file before training.
     * ``INPUT.AUGMENTATIONS`` and ``INPUT.AUGMENTATIONS_TEST``: lists of ``{NAME: ..., argument:
       value}``; empty means Detectron2's own, made from ``INPUT``.
+    * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``.
     * ``MODEL.CHANNELS_LAST``: keep activations and weights channel by channel, faster on most CPUs
       and on GPUs with tensor cores.
+    * ``MODEL.FOLD_FROZEN_NORMS``: compute a convolution and the frozen norm after it as one
+      convolution, in training as well.
+    * ``MODEL.BACKBONE.GRADIENT_CHECKPOINTING``: compute the backbone's activations a second time in
+      the backward pass instead of keeping them.
     * ``SOLVER.OPTIMIZER`` and ``SOLVER.BACKBONE_LR_FACTOR``.
+    * ``SOLVER.AMP.PRECISION``: ``float16`` or ``bfloat16``; ``auto`` is what Detectron2 does on
+      CUDA, float16, and bfloat16 on the CPU.
+    * ``FLUSH_DENORMAL``: take numbers too small for the CPU's fast path as 0.
+    * ``TEST.OPTIMIZE`` and ``TEST.COMPILE``: evaluate through ``optimize_for_inference``.
+    * ``TEST.COCO_EVAL``: who computes COCO's numbers, see ``evaluation/coco_evaluator.py``.
 
     Returns:
         ``cfg``, for chaining.
@@ -35,16 +45,21 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     split = {"NAME": None, "JSON": None, "IMAGES": None}
     coco = {"TRAIN": CfgNode(split), "TEST": CfgNode(split), "CLASS_NAMES": None}
     _add(cfg, "DATASETS", CfgNode({"COCO": CfgNode(coco), "CHECK_FILES": True}))
-    _add(cfg, "MODEL", CfgNode({"CHANNELS_LAST": False}))
-    _add(cfg, "INPUT", CfgNode({"AUGMENTATIONS": [], "AUGMENTATIONS_TEST": []}))
-    _add(cfg, "SOLVER", CfgNode({"OPTIMIZER": "SGD", "BACKBONE_LR_FACTOR": 1.0}))
+    backbone = CfgNode({"GRADIENT_CHECKPOINTING": False})
+    model = {"CHANNELS_LAST": False, "FOLD_FROZEN_NORMS": False, "BACKBONE": backbone}
+    _add(cfg, "MODEL", CfgNode(model))
+    _add(cfg, "INPUT", CfgNode({"AUGMENTATIONS": [], "AUGMENTATIONS_TEST": [], "DECODER": "PIL"}))
+    solver = {"OPTIMIZER": "SGD", "BACKBONE_LR_FACTOR": 1.0, "AMP": CfgNode({"PRECISION": "auto"})}
+    _add(cfg, "SOLVER", CfgNode(solver))
+    _add(cfg, "TEST", CfgNode({"OPTIMIZE": True, "COMPILE": False, "COCO_EVAL": "auto"}))
+    _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True}))
     return cfg
 
 
 def _add(cfg: CfgNode, path: str, defaults: CfgNode) -> None:
     """Merge ``defaults`` into the node at ``path`` wherever it has no value yet."""
     node = cfg
-    for part in path.split("."):
+    for part in filter(None, path.split(".")):
         node = node.setdefault(part, type(cfg)())
     for key, value in defaults.items():
         if isinstance(value, CfgNode):

@@ -34,6 +34,8 @@ from retina_plugin.contracts import (
     PostProcessor,
 )
 from retina_plugin.drawing import GROUND_TRUTH, PREDICTION, beside, draw_boxes
+from retina_plugin.network.checkpointing import checkpoint_backbone
+from retina_plugin.network.folded_conv import fold_frozen_norms
 from retina_plugin.registry import (
     ANCHOR_GENERATORS,
     ASSIGNERS,
@@ -87,6 +89,7 @@ class FocalRetinaNet(DenseDetector):
         pixel_mean, pixel_std: one number a channel, in the image's units and channel order.
         vis_period: draw a picture of ground truth and predictions every so many steps; 0 never.
         input_format: channel order of the images, for that picture.
+        fold_norms: compute each convolution and the frozen norm after it as one convolution.
     """
 
     @configurable
@@ -108,6 +111,7 @@ class FocalRetinaNet(DenseDetector):
         pixel_std: Sequence[float],
         vis_period: int = 0,
         input_format: str = "BGR",
+        fold_norms: bool = False,
     ) -> None:
         super().__init__(
             backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std
@@ -122,6 +126,8 @@ class FocalRetinaNet(DenseDetector):
         self.post_processor = post_processor
         self.vis_period = vis_period
         self.input_format = input_format
+        if fold_norms:
+            fold_frozen_norms(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -145,6 +151,8 @@ class FocalRetinaNet(DenseDetector):
                 "retina_plugin.data.coco_registration.register_datasets(cfg)"
             )
         backbone = build_backbone(cfg)
+        if cfg.MODEL.BACKBONE.get("GRADIENT_CHECKPOINTING", False):
+            checkpoint_backbone(backbone)
         shapes = backbone.output_shape()
         for name in retinanet.IN_FEATURES:
             if name not in shapes:
@@ -173,6 +181,7 @@ class FocalRetinaNet(DenseDetector):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "vis_period": cfg.VIS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
+            "fold_norms": cfg.MODEL.get("FOLD_FROZEN_NORMS", False),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

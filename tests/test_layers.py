@@ -15,14 +15,15 @@ LEAST_LAYER_OF_CONFIG = "config"
 
 # lowest first; what stands side by side never imports each other
 LAYERS = (
-    ("contracts", "drawing", "registry", "version", "detectron2_check"),
-    ("heads", "losses", "assigners", "coders", "anchors", "backbones", "normalizers"),
+    ("batch_inputs", "contracts", "drawing", "registry", "version", "detectron2_check"),
+    ("heads", "losses", "assigners", "coders", "anchors", "backbones", "normalizers", "network"),
     ("inference",),
     ("detector",),
     ("config",),
     ("data",),
     ("evaluation",),
     ("engine",),
+    ("benchmark",),
     ("cli",),
     (TOP,),
 )

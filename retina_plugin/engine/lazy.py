@@ -18,9 +18,11 @@ from torch import nn
 
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.setup import available_device, import_extension
-from retina_plugin.engine.trainer import build_step, distribute
+from retina_plugin.engine.step import AUTO, build_step
+from retina_plugin.engine.trainer import distribute
 from retina_plugin.registry import unknown_name
 
 REQUIRED = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -42,6 +44,8 @@ def run_lazy(args: Namespace) -> dict[str, Any]:
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="retina_plugin")
     cfg.train.device = available_device(cfg.train.device, "train.device")
     default_setup(cfg, args)
+    if cfg.train.get("flush_denormal", True):
+        flush_denormals()
     model = instantiate(cfg.model).to(cfg.train.device)
     if not args.eval_only:
         return train_lazy(cfg, model, resume=args.resume)
@@ -93,7 +97,10 @@ def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
     optimizer = instantiate(cfg.optimizer)
     parallel = distribute(model, **cfg.train.ddp)
     loader = instantiate(cfg.dataloader.train)
-    trainer = build_step(parallel, loader, optimizer, amp=cfg.train.amp.enabled)
+    amp = cfg.train.amp
+    trainer = build_step(
+        parallel, loader, optimizer, amp=amp.enabled, precision=amp.get("precision", AUTO)
+    )
     checkpointer = RetinaCheckpointer(
         parallel, cfg.train.output_dir, trainer=weakref.proxy(trainer)
     )

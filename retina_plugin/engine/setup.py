@@ -27,6 +27,7 @@ from retina_plugin.data.findings import DataError
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
 from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.config_file import load_config
+from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.evaluation.build import evaluator_type
 from retina_plugin.registry import UnknownNameError, require_registered
@@ -64,7 +65,7 @@ def setup(args: Namespace) -> CfgNode:
 
     Raises:
         ConfigFileError, UnknownNameError, DataError: the user's mistakes, before anything is built.
-        ImportError: a test set's evaluator needs a package that is not installed.
+        ImportError: a package that a test set's evaluator or TEST.COCO_EVAL needs is missing.
     """
     register_package_paths()
     for extension in args.extensions:
@@ -81,10 +82,13 @@ def setup(args: Namespace) -> CfgNode:
         register_datasets(cfg)
     cfg.freeze()
     default_setup(cfg, args)
+    if cfg.get("FLUSH_DENORMAL", True):
+        flush_denormals()
     if comm.is_main_process():
         check_datasets(cfg, train=not args.eval_only)
         for name in cfg.DATASETS.TEST:
-            evaluator_type(name)  # the first evaluation may be hours away
+            # the first evaluation may be hours away
+            evaluator_type(name, coco_eval=cfg.TEST.get("COCO_EVAL", "auto"))
     return cfg
 
 

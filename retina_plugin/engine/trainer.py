@@ -10,16 +10,19 @@ import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model
+from detectron2.engine import DefaultTrainer, create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.solver import build_optimizer
+from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.evaluation.build import build_evaluator
+from retina_plugin.network.optimize_for_inference import optimize_for_inference
 
 
 class RetinaTrainer(DefaultTrainer):
@@ -45,7 +48,10 @@ class RetinaTrainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         parallel = distribute(model)
-        self._trainer = build_step(parallel, loader, optimizer, amp=cfg.SOLVER.AMP.ENABLED)
+        amp = cfg.SOLVER.AMP
+        self._trainer = build_step(
+            parallel, loader, optimizer, amp=amp.ENABLED, precision=amp.get("PRECISION", AUTO)
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RetinaCheckpointer(
             parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
@@ -85,9 +91,23 @@ class RetinaTrainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
+
+        Where the model is in training, it stays as it is.
+        """
+        if cfg.TEST.get("OPTIMIZE", True):
+            if isinstance(model, DistributedDataParallel):
+                model = model.module
+            model = optimize_for_inference(model, compile=cfg.TEST.get("COMPILE", False))
+        return super().test(cfg, model, evaluators)
+
+    @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """By the data set's type; results under ``OUTPUT_DIR/inference/<data set>``."""
-        return build_evaluator(dataset_name, Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+        output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        coco_eval = cfg.TEST.get("COCO_EVAL", "auto")
+        return build_evaluator(dataset_name, output_dir, coco_eval=coco_eval)
 
 
 def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
@@ -124,22 +144,3 @@ def distribute(model: nn.Module, **options: Any) -> nn.Module:
             )
         options["device_ids"] = None
     return create_ddp_model(model, **options)
-
-
-def build_step(
-    model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer, *, amp: bool
-) -> SimpleTrainer:
-    """Detectron2's training step, in mixed precision on request.
-
-    Raises:
-        ValueError: mixed precision without CUDA.
-    """
-    if not amp:
-        return SimpleTrainer(model, loader, optimizer)
-    device = next(model.parameters()).device
-    if device.type != "cuda":
-        raise ValueError(
-            f"SOLVER.AMP.ENABLED is True, but Detectron2's mixed precision needs CUDA and the "
-            f"model is on {device}: set SOLVER.AMP.ENABLED False"
-        )
-    return AMPTrainer(model, loader, optimizer)

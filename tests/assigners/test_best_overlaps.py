@@ -92,7 +92,8 @@ def test_anchors_without_area(cull):
 @pytest.mark.parametrize("boxes", [0, 3])
 @pytest.mark.parametrize("count", [0, 5])
 def test_nothing(boxes, count, cull):
-    found = best_overlaps(make_instances(boxes, 96, 96).gt_boxes.tensor, anchors()[:count], cull=cull)
+    instances = make_instances(boxes, 96, 96)
+    found = best_overlaps(instances.gt_boxes.tensor, anchors()[:count], cull=cull)
     assert [len(x) for x in found] == [count] * 3
     if not boxes:
         assert not any(x.any() for x in found)

@@ -14,7 +14,6 @@ from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.engine import trainer as engine_trainer
 from retina_plugin.engine.trainer import (
     RetinaTrainer,
-    build_step,
     distribute,
     evaluate,
 )
@@ -196,11 +195,6 @@ def test_a_batch_that_the_workers_cannot_share(cfg, monkeypatch):
         RetinaTrainer(cfg)
 
 
-def test_mixed_precision_without_cuda(cfg):
-    with pytest.raises(ValueError, match=r"SOLVER.AMP.ENABLED.*CUDA.*cpu"):
-        build_step(RetinaTrainer.build_model(cfg), [], None, amp=True)
-
-
 def test_unknown_optimizer(cfg):
     cfg.SOLVER.OPTIMIZER = "Adam"
     with pytest.raises(UnknownNameError, match=r"SOLVER.OPTIMIZER.*AdamW"):
@@ -239,6 +233,22 @@ def test_channels_last_changes_the_layout_and_nothing_else(cfg):
         results.append([*losses.values(), weight.grad])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_is_of_an_optimized_copy(cfg, monkeypatch):
+    """The trained model stays as it is, and TEST.OPTIMIZE turns it off."""
+    seen = []
+    monkeypatch.setattr(
+        engine_trainer.DefaultTrainer, "test", lambda cfg, model, evaluators: seen.append(model)
+    )
+    model = RetinaTrainer.build_model(cfg).train()
+    RetinaTrainer.test(cfg, model)
+    cfg.TEST.OPTIMIZE = False
+    RetinaTrainer.test(cfg, model)
+    optimized, plain = seen
+    assert plain is model and model.training
+    assert optimized is not model and not optimized.training
+    assert optimized.head.cls_score.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_one_worker_needs_no_wrapping(cfg):

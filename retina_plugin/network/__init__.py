@@ -1,0 +1,1 @@
+"""The same network computed otherwise: norms folded, activations recomputed."""
