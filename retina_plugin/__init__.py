@@ -15,7 +15,7 @@ from retina_plugin import (  # noqa: E402
 )
 from retina_plugin.config import add_retina_config  # noqa: E402
 from retina_plugin.detector import FocalRetinaNet, Predictions  # noqa: E402
-from retina_plugin.inference import NMSPostProcessor  # noqa: E402
+from retina_plugin.inference import NMSPostProcessor, SoftNMSPostProcessor  # noqa: E402
 from retina_plugin.network.optimize_for_inference import optimize_for_inference  # noqa: E402
 from retina_plugin.version import __version__  # noqa: E402
 
@@ -23,6 +23,7 @@ __all__ = [
     "FocalRetinaNet",
     "NMSPostProcessor",
     "Predictions",
+    "SoftNMSPostProcessor",
     "__version__",
     "add_retina_config",
     "anchors",

@@ -4,12 +4,15 @@ from types import MethodType, SimpleNamespace
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from detectron2.structures import Boxes
-from torchvision.ops import batched_nms, box_iou
+from support.tiny_models import tiny_focal_cfg
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import batched_nms, box_iou, nms
 
 from retina_plugin.coders.delta_coder import DeltaCoder
 from retina_plugin.inference import NMSPostProcessor
@@ -177,8 +180,118 @@ def test_changes_nothing():
         ({"score_thresh": 1.5}, "SCORE_THRESH_TEST.*1.5"),
         ({"score_thresh": -0.1}, "SCORE_THRESH_TEST.*-0.1"),
         ({"nms_thresh": 50}, "NMS_THRESH_TEST.*50"),
+        ({"topk": -1}, "TOPK_CANDIDATES_TEST.*-1"),
+        ({"topk_per_level": [5, -1]}, r"NMSPostProcessor.TOPK_PER_LEVEL.*\[5, -1\]"),
+        ({"topk_per_level": [5, 2.5]}, r"NMSPostProcessor.TOPK_PER_LEVEL.*\[5, 2.5\]"),
+        ({"topk_per_level": [5], "num_levels": 3}, r"TOPK_PER_LEVEL.*3 levels.*\[5\]"),
     ],
 )
 def test_wrong_settings(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_processor(**arguments)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("topk", [7, 60, 10**4])
+@pytest.mark.parametrize("rarity", [0.0, 2.0, 5.0])
+def test_ties_are_stocks(rarity, topk, layout):
+    """Whole logits: hundreds of equal scores, of which topk keeps some in an order of its own."""
+    logits, deltas, anchors = make_maps(num_images=3)
+    logits = [(x - rarity).round().contiguous(memory_format=layout) for x in logits]
+    deltas = [x.contiguous(memory_format=layout) for x in deltas]
+    maps = logits, deltas, anchors
+    # all candidates in their order: NMS would hide some
+    settings = {"nms_thresh": 1.0, "max_detections": 10**5}
+    found = make_processor(topk=topk, **settings)(*maps, [(64, 80)] * 3)
+    for image, ours in enumerate(found):
+        # stock's sigmoid works in place, on the maps themselves where these are channels_last
+        own = [x.clone(memory_format=torch.contiguous_format) for x in logits], deltas, anchors
+        theirs = stock_inference(*own, image, 4, score=0.05, topk=topk, nms=1.0, count=10**5)
+        assert len(ours) > ours.scores.unique().numel() > 1
+        assert torch.equal(ours.pred_classes, theirs.pred_classes)
+        torch.testing.assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
+
+
+def test_class_agnostic():
+    maps = make_maps()
+    arguments = {"nms_thresh": 0.4, "max_detections": 10**4, "class_agnostic": True}
+    everything = make_processor(nms_thresh=1.0, max_detections=10**4)(*maps, [(64, 80)] * 2)
+    kept = make_processor(**arguments)(*maps, [(64, 80)] * 2)
+    for all_, ours in zip(everything, kept, strict=True):
+        keep = nms(all_.pred_boxes.tensor, all_.scores, 0.4)
+        assert torch.equal(ours.pred_boxes.tensor, all_.pred_boxes.tensor[keep])
+        assert torch.equal(ours.pred_classes, all_.pred_classes[keep])
+        assert ours.pred_classes.unique().numel() > 1
+
+
+def test_topk_of_each_level():
+    maps, arguments = make_maps(), {"nms_thresh": 1.0, "score_thresh": 0.0}
+    processor = make_processor(topk_per_level=[6, 0, 3], **arguments)
+    single = [make_processor(topk=k, **arguments) for k in (6, 3)]
+    found = processor(*maps, [(64, 80)] * 2)
+    first, last = (
+        p(*([x[level]] for x in maps), [(64, 80)] * 2)
+        for p, level in zip(single, (0, 2), strict=True)
+    )
+    for ours, high, low in zip(found, first, last, strict=True):
+        assert len(ours) == 9
+        expected = torch.cat([high.scores, low.scores]).sort(descending=True).values
+        assert torch.equal(ours.scores, expected)
+
+
+def test_topk_of_more_levels_than_there_are():
+    """A LazyConfig builds it without knowing their number."""
+    processor = make_processor(topk_per_level=[6, 5, 4, 3])
+    with pytest.raises(ValueError, match=r"TOPK_PER_LEVEL.*3 levels, got \[6, 5, 4, 3\]"):
+        processor(*make_maps(), [(64, 80)] * 2)
+
+
+def test_settings_reach_it():
+    cfg = tiny_focal_cfg()
+    node = "MODEL.RETINANET.POST_PROCESSOR.NMSPostProcessor"
+    levels = list(range(10, 10 + len(cfg.MODEL.RETINANET.IN_FEATURES)))
+    cfg.merge_from_list([f"{node}.CLASS_AGNOSTIC", True, f"{node}.TOPK_PER_LEVEL", str(levels)])
+    processor = build_model(cfg).post_processor
+    assert processor.class_agnostic is True
+    assert list(processor.topk_per_level) == levels
+    cfg.merge_from_list([f"{node}.TOPK_PER_LEVEL", "[1, 2]"])
+    with pytest.raises(ValueError, match=rf"{node}.TOPK_PER_LEVEL.*\[1, 2\]"):
+        build_model(cfg)
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU, NMS itself excepted."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        by_mask = name == "aten::index" and any(
+            x is not None and x.dtype == torch.bool for x in args[1]
+        )
+        if by_mask or name in ("aten::nonzero", "aten::_local_scalar_dense"):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_waits(num_images, monkeypatch):
+    maps, processor = make_maps(num_images=num_images), make_processor(score_thresh=0.3)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    monkeypatch.setattr(processor, "suppress", lambda boxes, *_: [(nothing, nothing)] * len(boxes))
+    with HostWaits() as waits:
+        processor(*maps, [(64, 80)] * num_images)
+    return waits.count
+
+
+def test_waits_for_the_device_do_not_grow_with_the_batch(monkeypatch):
+    assert 0 < count_waits(1, monkeypatch) == count_waits(4, monkeypatch) <= 4
+
+
+def test_gradients_may_be_on():
+    """Outside ``no_grad`` the model's maps ask for gradients."""
+    logits, deltas, anchors = make_maps()
+    logits, deltas = ([x.requires_grad_() for x in maps] for maps in (logits, deltas))
+    for found in make_processor()(logits, deltas, anchors, [(64, 80)] * 2):
+        assert len(found) > 10
