@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from retina_plugin import FocalRetinaNet
+from retina_plugin.benchmark.calibration import calibrate
 
 LOSS_TOLERANCE = 1e-5  # relative
 GRADIENT_TOLERANCE = 1e-4  # relative, by the norm of each parameter's gradient
@@ -48,51 +48,6 @@ def build_pair(cfg: CfgNode, batch: list[dict], ours_cfg: CfgNode | None = None)
     calibrate(pair.stock, batch)
     pair.ours.load_state_dict(pair.stock.state_dict())  # strict: every name fits
     return pair
-
-
-@torch.no_grad()
-def calibrate(model: nn.Module, batch: list[dict]) -> None:
-    """Give a random network activations, scores and boxes as spread as a trained one's.
-
-    Frozen statistics that normalize nothing let a random ResNet explode, and the initial class
-    prior puts all scores at 0.01, below the threshold: comparisons would see noise or nothing.
-    """
-    _set_norm_statistics(model, batch)
-    model.eval()
-    logits, deltas = _head_outputs(model, batch)
-    for layer, maps, spread in (
-        (model.head.cls_score, logits, 1.5),
-        (model.head.bbox_pred, deltas, 0.3),
-    ):
-        # a convolution's channels share one bias per group: what is left of the spread is weights
-        values = torch.cat([(x - layer.bias[None, :, None, None]).flatten() for x in maps])
-        layer.weight.mul_(spread / values.std())
-
-
-def _head_outputs(model: nn.Module, batch: list[dict]) -> tuple[list[Tensor], list[Tensor]]:
-    features = model.backbone(model.preprocess_image(batch).tensor)
-    return model.head([features[name] for name in model.head_in_features])
-
-
-def _set_norm_statistics(model: nn.Module, batch: list[dict]) -> None:
-    """Set each norm's running statistics to what it sees on ``batch``."""
-
-    def freeze_at_input(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
-        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
-        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
-
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0  # the running statistics become this batch's
-    frozen = [m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
-    hooks = [norm.register_forward_pre_hook(freeze_at_input) for norm in frozen]
-    model.train()
-    _head_outputs(model, batch)
-    for hook in hooks:
-        hook.remove()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 @dataclass

@@ -1,0 +1,210 @@
+"""Time, memory and synchronisations of a config's detector, against Detectron2's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from detectron2.config import CfgNode
+
+from retina_plugin.benchmark import coco_evaluation, data_loading
+from retina_plugin.benchmark.assignment import measure_assignment
+from retina_plugin.benchmark.cases import Case
+from retina_plugin.benchmark.classification_loss import measure_classification_loss
+from retina_plugin.benchmark.contenders import build_contenders
+from retina_plugin.benchmark.inference import measure_inference
+from retina_plugin.benchmark.report import as_dict, as_text, environment, heading
+from retina_plugin.benchmark.resident import measure_resident
+from retina_plugin.benchmark.rows import PLUGIN, Part, Row
+from retina_plugin.benchmark.scaling import POINTS, QUICK_POINTS, draw_scaling, measure_scaling
+from retina_plugin.benchmark.step import measure_step
+from retina_plugin.engine.config_file import load_config
+from retina_plugin.engine.setup import available_device, import_extension, user_errors
+
+PARTS: dict[str, Callable[..., Part]] = {
+    "step": measure_step,
+    "assignment": measure_assignment,
+    "loss": measure_classification_loss,
+    "inference": measure_inference,
+    "resident": measure_resident,
+}
+BESIDE = ("data", "coco-evaluation")  # of their own data, asked for by name
+COCO_EVALUATION = {"images": 500, "detections": 30_000, "classes": 80}
+IMAGES_LOADED = 64
+DEFAULT_CLASSES = 80
+
+
+class Size(click.ParamType):
+    """``HxW`` in pixels."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A pair of positive integers."""
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no size: write height x width, such as 800x1088", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+@click.command(name="benchmark")
+@click.option("--config-file", required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--boxes", default=10, type=click.IntRange(0), show_default=True, help="Of an image.")
+@click.option("--size", default="512x512", type=Size(), show_default=True)
+@click.option("--batch", default=2, type=click.IntRange(1), show_default=True, help="Images.")
+@click.option(
+    "--classes", type=click.IntRange(1), help=f"[default: the config's, else {DEFAULT_CLASSES}]"
+)
+@click.option("--against", type=click.Choice(["stock"]), help="Detectron2's RetinaNet as well.")
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice([*PARTS, *BESIDE]),
+    help=f"May be repeated.  [default: {', '.join(PARTS)}]",
+)
+@click.option("--repeats", default=5, type=click.IntRange(1), show_default=True)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="All numbers, to a file."
+)
+@click.option(
+    "--scaling",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Instead: how it grows with boxes, classes and size, drawn to scaling.png there.",
+)
+@click.option("--quick", is_flag=True, help="Few points of --scaling.")
+@click.option("--import", "extensions", multiple=True, help="A module or .py file of yours first.")
+@click.argument("overrides", nargs=-1)
+def command(
+    config_file: str,
+    boxes: int,
+    size: tuple[int, int],
+    batch: int,
+    classes: int | None,
+    against: str | None,
+    parts: tuple[str, ...],
+    repeats: int,
+    json_file: Path | None,
+    scaling: Path | None,
+    quick: bool,
+    extensions: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Time, memory and synchronisations of a config's detector, against Detectron2's own.
+
+    All contenders run in one process, in turn; what is shown are medians, and of the quotients of
+    each turn median, least and most. Images and boxes are synthetic, weights random: no data set
+    is needed. Close other programs first.
+
+    OVERRIDES are config keys and values, as train_net.py takes them.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("retina_plugin.benchmark").setLevel(logging.INFO)
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)  # first: the threads of the first parallel operator inherit it
+    try:
+        with user_errors():
+            for extension in extensions:
+                import_extension(extension)
+            cfg = _config(config_file, overrides, classes)
+            case = Case(
+                batch, boxes, *size, cfg.MODEL.RETINANET.NUM_CLASSES, len(cfg.MODEL.PIXEL_MEAN)
+            )
+            report = {
+                "environment": environment(torch.device(cfg.MODEL.DEVICE)),
+                "settings": {
+                    "config": config_file,
+                    "overrides": " ".join(overrides),
+                    **asdict(case),
+                    "repeats": repeats,
+                },
+            }
+            click.echo(heading(report["settings"], report["environment"]))
+            stock = against == "stock"
+            if scaling is None:
+                report |= _measure(cfg, case, parts or tuple(PARTS), stock, repeats, extensions)
+            else:
+                report |= _scale(cfg, case, stock, repeats, scaling, quick)
+    finally:
+        torch.set_flush_denormal(False)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(report, indent=1))
+
+
+def _config(config_file: str, overrides: tuple[str, ...], classes: int | None) -> CfgNode:
+    """The config, on a device that is there and with a number of classes."""
+    cfg = load_config(config_file, overrides)
+    cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
+    retinanet = cfg.MODEL.RETINANET
+    retinanet.NUM_CLASSES = classes or retinanet.NUM_CLASSES or DEFAULT_CLASSES
+    return cfg
+
+
+def _measure(
+    cfg: CfgNode,
+    case: Case,
+    parts: tuple[str, ...],
+    stock: bool,
+    repeats: int,
+    extensions: tuple[str, ...],
+) -> dict[str, Any]:
+    """Print each part's table as soon as it is there; returns them all for json."""
+    contenders, notes, found = [], [], {}
+    if any(name in PARTS for name in parts):
+        contenders, notes = build_contenders(
+            cfg, case.batch(), against_stock=stock, extensions=extensions
+        )
+        notes.append("numbers too small for the CPU's fast path (denormals) are 0")
+    for name in parts:
+        if name in PARTS:
+            part = PARTS[name](contenders, repeats)
+        else:
+            part = _data(cfg) if name == "data" else _coco_evaluation(repeats)
+        found[name] = as_dict(part)
+        click.echo(f"\n{as_text(part)}")
+    if notes:
+        click.echo("\n" + "\n".join(f"* {note}" for note in notes))
+    return {"notes": notes, "parts": found}
+
+
+def _data(cfg: CfgNode) -> Part:
+    """Images a second of the training data, or of synthetic files where there are none."""
+    workers = cfg.DATALOADER.NUM_WORKERS
+    found = data_loading.measure(cfg, images=IMAGES_LOADED, workers=workers)
+    rows = [Row(f"{kind}: images", "1/s", found[kind]) for kind in ("mapper", "loader")]
+    notes = [
+        f"stock: Detectron2's mapper with the same augmentations; decoder {found['decoder']}",
+        f"mapper: in this process; loader: {workers} workers (DATALOADER.NUM_WORKERS)",
+        f"data: {found['data']}",
+    ]
+    return Part("loading training data", rows, notes)
+
+
+def _coco_evaluation(repeats: int) -> Part:
+    """The evaluator's time against pycocotools', on synthetic detections."""
+    found = coco_evaluation.compare(**COCO_EVALUATION, repeats=repeats)
+    rows = [
+        Row("evaluation", "s", found["samples"]),
+        Row("largest difference of the twelve numbers", "1", {PLUGIN: [found["max_difference"]]}),
+    ]
+    size = ", ".join(f"{count} {things}" for things, count in COCO_EVALUATION.items())
+    return Part(f"COCO evaluation: {size}", rows)
+
+
+def _scale(
+    cfg: CfgNode, case: Case, stock: bool, repeats: int, folder: Path, quick: bool
+) -> dict[str, Any]:
+    """The picture and its numbers; returns them for ``--json`` as well."""
+    points = measure_scaling(
+        cfg, case, repeats, against_stock=stock, points=QUICK_POINTS if quick else POINTS
+    )
+    click.echo(draw_scaling(points, folder / "scaling.png"))
+    return {"scaling": [asdict(point) for point in points]}
