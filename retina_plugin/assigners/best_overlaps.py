@@ -76,8 +76,8 @@ def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
     left, top, right, bottom = boxes.unsqueeze(2)
     anchor_left, anchor_top, anchor_right, anchor_bottom = anchors
     width = torch.minimum(right, anchor_right).sub_(torch.maximum(left, anchor_left)).clamp_(min=0)
-    height = torch.minimum(bottom, anchor_bottom).sub_(torch.maximum(top, anchor_top)).clamp_(min=0)
-    intersection = width.mul_(height)
+    height = torch.minimum(bottom, anchor_bottom).sub_(torch.maximum(top, anchor_top))
+    intersection = width.mul_(height)  # not above 0 where there is none
     area = (right - left) * (bottom - top)
     anchor_area = (anchor_right - anchor_left) * (anchor_bottom - anchor_top)
     union = torch.add(area, anchor_area, out=height).sub_(intersection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -9,32 +10,42 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retina_plugin.network.conv_norm_pairs import conv_norm_pairs
-
 
 def fold_frozen_norms(module: nn.Module) -> int:
     """Compute every convolution with a ``FrozenBatchNorm2d`` after it as one convolution, in place.
 
-    ``norm(conv(x, w, b)) = conv(x, s w, s b + t)``, the norm being ``s x + t``. Parameters, buffers
-    and their names stay: weights and checkpoints fit as before.
+    ``norm(conv(x, w, b)) = conv(x, s w, s b + t)``, the norm being ``s x + t``. Only where the
+    structure proves the pair: the ``norm`` of Detectron2's ``Conv2d``, neighbours in a
+    ``Sequential``. All modules, parameters and names stay, and a norm that somebody replaces later
+    is applied as it is: some modules only get another class.
 
     Returns:
-        How many there are.
+        How many modules got one.
     """
-    pairs = list(conv_norm_pairs(module, (FrozenBatchNorm2d,)))
-    for pair in pairs:
-        if pair.norm_name is None:
-            folded = FoldedConv2d(conv=pair.conv)
+    count = 0
+    for child in module.modules():
+        if type(child) is Conv2d and isinstance(child.norm, FrozenBatchNorm2d):
+            child.__class__ = FoldedConv2d
+        elif getattr(type(child), "forward", None) is nn.Sequential.forward and any(
+            is_plain_conv(conv) and isinstance(norm, FrozenBatchNorm2d)
+            for conv, norm in pairwise(child)
+        ):
+            child.__class__ = FoldedSequential
         else:
-            absorbed = AbsorbedNorm(norm=pair.norm)
-            folded = FoldedConv2d(conv=pair.conv, absorbed=absorbed)
-            setattr(pair.parent, pair.norm_name, absorbed)
-        setattr(pair.parent, pair.conv_name, folded.train(pair.conv.training))
-    return len(pairs)
+            continue
+        count += 1
+    return count
+
+
+def is_plain_conv(module: nn.Module) -> bool:
+    """Whether it computes ``F.conv2d`` of its weight and bias, and no more."""
+    if type(module) is Conv2d:
+        return module.norm is None and module.activation is None
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros"
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """A norm with frozen statistics as ``s x + t``: ``s`` and ``t``, a number a channel each."""
+    """A norm with fixed statistics as ``s x + t``: ``s`` and ``t``, a number a channel each."""
     scale = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = norm.weight * scale
@@ -42,70 +53,47 @@ def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else norm.bias + shift
 
 
+def folded_weights(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """The factor of the convolution's weight, ``(C', 1, 1, 1)``, and the new bias, ``(C',)``."""
+    scale, shift = scale_and_shift(norm)
+    if conv.bias is not None:
+        shift = shift + scale * conv.bias
+    return scale.view(-1, 1, 1, 1), shift
+
+
+def folded_conv2d(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:
+    """``norm(conv(x))``, ``(N, C, H, W) -> (N, C', H', W')``; first derivatives only."""
+    scale, shift = folded_weights(conv, norm)
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    if torch.is_grad_enabled():
+        return _ScaledConvolution.apply(x, conv.weight, scale, shift, *geometry)
+    return F.conv2d(x, conv.weight * scale, shift, *geometry)
+
+
 class FoldedConv2d(Conv2d):
-    """Detectron2's ``Conv2d`` whose frozen norm is part of the convolution, in training as well.
-
-    Gradients are those of convolution and norm apart; only first ones can be taken. Where the norm
-    has been replaced by one that is not frozen, it computes what Detectron2's does.
-
-    Args:
-        conv: whose weight, bias, norm and activation become this one's.
-        absorbed: the norm, where ``conv`` has none of its own.
-    """
-
-    def __init__(self, *, conv: nn.Conv2d, absorbed: AbsorbedNorm | None = None) -> None:
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            bias=False,
-            device="meta",  # the weight is replaced at once
-            norm=getattr(conv, "norm", None),
-            activation=getattr(conv, "activation", None),
-        )
-        self.weight, self.bias = conv.weight, conv.bias
-        self._absorbed = (absorbed,)  # in a tuple: it is another module's child
-
-    @property
-    def frozen_norm(self) -> FrozenBatchNorm2d | None:
-        """The norm that is folded in."""
-        norm = self.norm if self._absorbed[0] is None else self._absorbed[0]
-        return norm if isinstance(norm, FrozenBatchNorm2d) else None
+    """Detectron2's ``Conv2d`` whose frozen norm is part of the convolution, in training as well."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, H, W) -> (N, C', H', W')``."""
-        if self.frozen_norm is None:
+        """``(N, C, H, W) -> (N, C', H', W')``; with a norm that is not frozen as the parent."""
+        if not isinstance(self.norm, FrozenBatchNorm2d):
             return super().forward(x)
-        scale, shift = scale_and_shift(self.frozen_norm)
-        if self.bias is not None:
-            shift = shift + scale * self.bias
-        scale = scale.view(-1, 1, 1, 1)
-        geometry = (self.stride, self.padding, self.dilation, self.groups)
-        if torch.is_grad_enabled():
-            x = _ScaledConvolution.apply(x, self.weight, scale, shift, *geometry)
-        else:
-            x = F.conv2d(x, self.weight * scale, shift, *geometry)
+        x = folded_conv2d(x, self, self.norm)
         return x if self.activation is None else self.activation(x)
 
 
-class AbsorbedNorm(FrozenBatchNorm2d):
-    """The frozen norm of a ``FoldedConv2d`` that stands before it: holds its buffers, does nothing.
-
-    Args:
-        norm: whose buffers these are.
-    """
-
-    def __init__(self, *, norm: FrozenBatchNorm2d) -> None:
-        super().__init__(norm.num_features, norm.eps)
-        for name, buffer in norm.named_buffers(recurse=False):
-            setattr(self, name, buffer)
+class FoldedSequential(nn.Sequential):
+    """A ``Sequential`` that computes a convolution and a frozen norm next to it as one."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``."""
+        """Of the children in turn."""
+        children = [*self, None]
+        folded = False
+        for child, following in pairwise(children):
+            if folded:  # it was part of the convolution before
+                folded = False
+                continue
+            folded = is_plain_conv(child) and isinstance(following, FrozenBatchNorm2d)
+            x = folded_conv2d(x, child, following) if folded else child(x)
         return x
 
 

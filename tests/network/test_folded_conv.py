@@ -6,14 +6,14 @@ import pickle
 import pytest
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
-from detectron2.modeling import build_model
+from detectron2.modeling import FPN, build_model
 from detectron2.modeling.backbone.resnet import BottleneckBlock
-from support.tiny_models import zoo_cfg
+from support.tiny_models import TinyBottomUp, zoo_cfg
 from torch import nn
 from torch.nn import functional as F
 
 from retina_plugin import add_retina_config
-from retina_plugin.network.folded_conv import AbsorbedNorm, FoldedConv2d, fold_frozen_norms
+from retina_plugin.network.folded_conv import FoldedConv2d, FoldedSequential, fold_frozen_norms
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -126,18 +126,15 @@ def test_copies_stand_alone(pair, copied):
 
 
 def test_only_what_is_certain_is_folded():
-    class Subclass(FrozenBatchNorm2d):
-        pass
-
     network = nn.Sequential(
-        *(Conv2d(4, 4, 1, norm=nn.BatchNorm2d(4)), Conv2d(4, 4, 1, norm=Subclass(4))),
+        Conv2d(4, 4, 1, norm=nn.BatchNorm2d(4)),
         *(nn.Conv2d(4, 4, 1), nn.ReLU(), frozen_norm(4)),
         *(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), frozen_norm(4)),
         *(Conv2d(4, 4, 1, activation=F.relu), frozen_norm(4)),
         *(nn.ConvTranspose2d(4, 4, 1), frozen_norm(4)),
     )
     assert fold_frozen_norms(network) == 0
-    assert not any(isinstance(m, FoldedConv2d | AbsorbedNorm) for m in network.modules())
+    assert not any(isinstance(m, FoldedConv2d | FoldedSequential) for m in network.modules())
 
 
 def test_a_sequential_of_its_own_kind():
@@ -158,14 +155,24 @@ def test_twice_is_once(pair):
     assert fold_frozen_norms(pair[1]) == 0
 
 
-def test_a_norm_that_thaws():
-    """Someone replaces the frozen norm: it is applied as in Detectron2's convolution."""
-    network = own_norm()
+@pytest.mark.parametrize("case", ["own", "neighbours"])
+def test_norms_that_thaw(case):
+    """Detectron2 makes batch norms of frozen ones: they are applied, and once."""
+    network = CASES[case]()
     fold_frozen_norms(network)
-    network[0].norm = nn.BatchNorm2d(6)
+    network = FrozenBatchNorm2d.convert_frozenbatchnorm2d_to_batchnorm2d(network)
+    apart = CASES[case]()
+    apart = FrozenBatchNorm2d.convert_frozenbatchnorm2d_to_batchnorm2d(apart)
+    apart.load_state_dict(network.state_dict())
     x = torch.randn(2, 4, 8, 9)
-    expected = F.batch_norm(F.conv2d(x, network[0].weight, padding=1), None, None, training=True)
-    torch.testing.assert_close(network[0](x), expected)
+    torch.testing.assert_close(network(x), apart(x))
+
+
+def test_convolutions_that_are_also_kept_in_a_list():
+    """As Detectron2's FPN does, which calls those in its lists."""
+    fpn = FPN(bottom_up=TinyBottomUp(), in_features=["res3"], out_channels=8, norm="FrozenBN")
+    assert fold_frozen_norms(fpn) == 2
+    assert type(fpn.lateral_convs[0]) is type(fpn.output_convs[0]) is FoldedConv2d
 
 
 @pytest.mark.parametrize("case", ["own", "neighbours"])

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
+from detectron2.modeling import FPN, build_model
 from support.batches import make_batch
 from support.model_pairs import BOX_TOLERANCE, SCORE_TOLERANCE, build_pair
-from support.tiny_models import tiny_cfg, tiny_focal_cfg, zoo_cfg
+from support.tiny_models import TinyBottomUp, tiny_cfg, tiny_focal_cfg, zoo_cfg
 from torch import nn
 
 from retina_plugin import optimize_for_inference
@@ -97,6 +97,40 @@ def test_a_mobilenet():
         expected.logits + expected.deltas, found.logits + found.deltas, strict=True
     ):
         torch.testing.assert_close(got, want, atol=1e-4 * want.std().item(), rtol=1e-4)
+
+
+def test_a_convolution_that_is_shared():
+    """By two norms, as of two levels: none can become part of it."""
+    shared = nn.Conv2d(3, 3, 1)
+    branches = nn.ModuleList(nn.Sequential(shared, nn.BatchNorm2d(3)) for _ in range(2)).eval()
+    for scale, branch in enumerate(branches, start=2):
+        nn.init.constant_(branch[1].weight, scale)
+    x = torch.randn(1, 3, 4, 4)
+    optimized = optimize_for_inference(branches, channels_last=False)
+    for branch, copied in zip(branches, optimized, strict=True):
+        torch.testing.assert_close(copied(x), branch(x))
+
+
+def test_a_norm_without_statistics_stays():
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(optimize_for_inference(network)(x), network.eval()(x))
+
+
+def test_convolutions_that_are_also_kept_in_a_list():
+    """As Detectron2's FPN does, which calls those in its lists."""
+    fpn = FPN(bottom_up=TinyBottomUp(), in_features=["res3"], out_channels=8, norm="BN")
+    optimized = optimize_for_inference(fpn)
+    assert optimized.lateral_convs[0].norm is None and optimized.output_convs[0].norm is None
+    assert not norms_of(optimized)
+
+
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_what_training_folds_and_checkpoints(checkpointed):
+    cfg = mobilenet_cfg()
+    cfg.MODEL.FOLD_FROZEN_NORMS = True
+    cfg.MODEL.BACKBONE.GRADIENT_CHECKPOINTING = checkpointed
+    assert not norms_of(optimize_for_inference(build_model(cfg)))
 
 
 def test_the_original_stays_as_it_is():
