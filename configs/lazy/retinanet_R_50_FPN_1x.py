@@ -22,6 +22,9 @@ dataloader = stock.dataloader
 lr_multiplier = stock.lr_multiplier
 optimizer = stock.optimizer
 train = stock.train
+train.amp.precision = "auto"  # where train.amp.enabled: float16 on CUDA, bfloat16 on the CPU
+train.flush_denormal = True
+train.optimize_inference = True
 
 model = L(FocalRetinaNet)(
     backbone=stock.model.backbone,

@@ -23,6 +23,7 @@ from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.trainer import distribute
+from retina_plugin.network.optimize_for_inference import optimize_for_inference
 from retina_plugin.registry import unknown_name
 
 REQUIRED = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -134,9 +135,14 @@ def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
 
 
 def evaluate_lazy(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
-    """Results of ``dataloader.evaluator`` on ``dataloader.test``; {} without an evaluator."""
+    """Results of ``dataloader.evaluator`` on ``dataloader.test``; {} without an evaluator.
+
+    Unless ``train.optimize_inference`` is off, of a copy that ``optimize_for_inference`` made.
+    """
     if "evaluator" not in cfg.dataloader:
         return {}
+    if cfg.train.get("optimize_inference", True):
+        model = optimize_for_inference(model)
     results = inference_on_dataset(
         model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     )

@@ -15,7 +15,6 @@ from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
@@ -97,8 +96,6 @@ class RetinaTrainer(DefaultTrainer):
         Where the model is in training, it stays as it is.
         """
         if cfg.TEST.get("OPTIMIZE", True):
-            if isinstance(model, DistributedDataParallel):
-                model = model.module
             model = optimize_for_inference(model, compile=cfg.TEST.get("COMPILE", False))
         return super().test(cfg, model, evaluators)
 

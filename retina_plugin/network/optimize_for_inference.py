@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.network.checkpointing import CheckpointedSequential
 from retina_plugin.network.folded_conv import (
@@ -33,7 +34,8 @@ def optimize_for_inference(
     Equal but for rounding.
 
     Args:
-        model: is not changed. Detectron2's own RetinaNet will do as well.
+        model: is not changed. Detectron2's own RetinaNet will do as well; of a
+            ``DistributedDataParallel`` the model inside is copied.
         channels_last: keep weights and activations channel by channel.
         compile: ``torch.compile`` the backbone and the head. The first image of every new size may
             then take minutes.
@@ -41,6 +43,8 @@ def optimize_for_inference(
     Raises:
         ValueError: ``compile`` on a CPU without a C++ compiler.
     """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
     model = copy.deepcopy(model).eval().requires_grad_(False)
     uses = Counter(m for _, m in model.named_modules(remove_duplicate=False))
     for module in list(model.modules()):

@@ -225,3 +225,21 @@ def test_output_of_an_earlier_run_does_not_matter_without_resume(config_file, tm
     again = weights(tmp_path / "output/model_final.pth")
     for name, tensor in first.items():
         torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_evaluation_is_of_an_optimized_copy(config_file, optimize, monkeypatch):
+    seen = []
+    monkeypatch.setattr(lazy, "inference_on_dataset", lambda model, *_: seen.append(model) or {})
+    cfg = load_lazy(str(config_file), [f"train.optimize_inference={optimize}"])
+    model = instantiate(cfg.model)
+    lazy.evaluate_lazy(cfg, model)
+    assert (seen[0] is not model) == optimize
+
+
+def test_mixed_precision_by_override(config_file):
+    """bfloat16 on the CPU; float16 is refused there."""
+    results = run_lazy(arguments(config_file, "train.amp.enabled=True"))
+    assert "bbox" in results
+    with pytest.raises(ValueError, match=r"AMP.PRECISION is float16"):
+        run_lazy(arguments(config_file, "train.amp.enabled=True", "train.amp.precision=float16"))
