@@ -66,7 +66,10 @@ def write_wheels(folder: Path) -> None:
     folder.mkdir()
     parts = ("data", "engine", "modeling", "model_zoo")
     detectron2 = modules("detectron2", *(f"detectron2/{part}" for part in parts))
-    others = modules("torch", "torchvision", "sklearn", "skimage", "pytest", "retina_plugin")
+    others = modules(
+        *("torch", "torchvision", "sklearn", "skimage", "hotcoco", "simplejpeg", "pytest"),
+        "retina_plugin",
+    )
     write_wheel(folder, "torch", others, version="2.9.0")
     write_wheel(folder, "sal_detectron2", detectron2)
     write_wheel(folder, "deepforest", modules("deepforest"))

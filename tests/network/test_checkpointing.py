@@ -7,31 +7,21 @@ import torch
 from detectron2.modeling import build_backbone, build_model
 from support.batches import make_batch
 from support.model_pairs import training_step
-from support.tiny_models import tiny_focal_cfg, zoo_cfg
+from support.tiny_models import mobilenet_cfg, resnet18_cfg
 from torch import nn
 
 from retina_plugin import add_retina_config
 from retina_plugin.network.checkpointing import CheckpointedSequential, checkpoint_backbone
 
 
-def resnet18_cfg(norm="FrozenBN"):
-    cfg = add_retina_config(zoo_cfg(50))
+def focal_resnet18_cfg(norm="FrozenBN"):
+    cfg = add_retina_config(resnet18_cfg(norm))
     cfg.MODEL.META_ARCHITECTURE = "FocalRetinaNet"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.NORM = norm
-    return cfg
-
-
-def mobilenet_cfg():
-    cfg = tiny_focal_cfg()
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_mobilenet_v2_fpn_backbone"
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     return cfg
 
 
 @pytest.mark.parametrize("fold", [True, False])
-@pytest.mark.parametrize(("make", "blocks"), [(resnet18_cfg, 8), (mobilenet_cfg, 18)])
+@pytest.mark.parametrize(("make", "blocks"), [(focal_resnet18_cfg, 8), (mobilenet_cfg, 18)])
 def test_same_gradients_and_less_memory(make, blocks, fold):
     batch = make_batch()
     cfg = make()
@@ -66,14 +56,14 @@ def kept_bytes(model, batch):
 
 
 def test_the_key():
-    cfg = resnet18_cfg()
+    cfg = focal_resnet18_cfg()
     cfg.MODEL.BACKBONE.GRADIENT_CHECKPOINTING = True
     model = build_model(cfg)
     assert isinstance(model.backbone.bottom_up.res4, CheckpointedSequential)
 
 
 def test_evaluation_is_as_before():
-    backbone = build_backbone(resnet18_cfg()).eval()
+    backbone = build_backbone(focal_resnet18_cfg()).eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = backbone(images)
@@ -83,7 +73,7 @@ def test_evaluation_is_as_before():
 
 
 def test_batch_norm_would_count_twice():
-    backbone = build_backbone(resnet18_cfg("BN"))
+    backbone = build_backbone(focal_resnet18_cfg("BN"))
     with pytest.raises(ValueError, match=r"GRADIENT_CHECKPOINTING.*BatchNorm2d.*FrozenBN"):
         checkpoint_backbone(backbone)
     assert type(backbone.bottom_up.res4) is nn.Sequential

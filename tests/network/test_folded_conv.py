@@ -8,7 +8,7 @@ import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import FPN, build_model
 from detectron2.modeling.backbone.resnet import BottleneckBlock
-from support.tiny_models import TinyBottomUp, zoo_cfg
+from support.tiny_models import TinyBottomUp, resnet18_cfg
 from torch import nn
 from torch.nn import functional as F
 
@@ -209,9 +209,7 @@ def test_nothing_is_recorded_where_nothing_learns():
 
 def test_a_resnet():
     """Detectron2's, with its lists of stages, freezing and all."""
-    cfg = zoo_cfg(50)
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg = resnet18_cfg()
     cfg.MODEL.META_ARCHITECTURE = "FocalRetinaNet"
     assert not any(isinstance(m, FoldedConv2d) for m in build_model(cfg).modules())
     add_retina_config(cfg).MODEL.FOLD_FROZEN_NORMS = True

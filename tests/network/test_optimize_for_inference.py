@@ -8,7 +8,13 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import FPN, build_model
 from support.batches import make_batch
 from support.model_pairs import BOX_TOLERANCE, SCORE_TOLERANCE, build_pair
-from support.tiny_models import TinyBottomUp, tiny_cfg, tiny_focal_cfg, zoo_cfg
+from support.tiny_models import (
+    TinyBottomUp,
+    mobilenet_cfg,
+    resnet18_cfg,
+    tiny_cfg,
+    tiny_focal_cfg,
+)
 from torch import nn
 
 from retina_plugin import optimize_for_inference
@@ -19,22 +25,6 @@ NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d)
 
 def norms_of(model):
     return [m for m in model.modules() if isinstance(m, NORMS)]
-
-
-def resnet18_cfg(norm="FrozenBN"):
-    cfg = zoo_cfg(50)
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.NORM = norm
-    cfg.MODEL.RETINANET.NUM_CLASSES = 7
-    return cfg
-
-
-def mobilenet_cfg():
-    cfg = tiny_focal_cfg()
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_mobilenet_v2_fpn_backbone"
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    return cfg
 
 
 @torch.no_grad()

@@ -78,3 +78,21 @@ def zoo_cfg(depth: int) -> CfgNode:
 
 
 _SCHEDULE = {50: "1x", 101: "3x"}  # the zoo has no R101 1x
+
+
+def resnet18_cfg(norm: str = "FrozenBN") -> CfgNode:
+    """The zoo's RetinaNet on a ResNet-18 with 7 classes, for both detectors."""
+    cfg = zoo_cfg(50)
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.NORM = norm
+    cfg.MODEL.RETINANET.NUM_CLASSES = 7
+    return cfg
+
+
+def mobilenet_cfg() -> CfgNode:
+    """Ours on a MobileNetV2 with frozen norms."""
+    cfg = tiny_focal_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_mobilenet_v2_fpn_backbone"
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    return cfg
