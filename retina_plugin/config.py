@@ -23,6 +23,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       and on GPUs with tensor cores.
     * ``MODEL.FOLD_FROZEN_NORMS``: compute a convolution and the frozen norm after it as one
       convolution, in training as well.
+    * ``MODEL.WINOGRAD``: 3x3 convolutions with fewer multiplications, on the CPU.
     * ``MODEL.BACKBONE.GRADIENT_CHECKPOINTING``: compute the backbone's activations a second time in
       the backward pass instead of keeping them.
     * ``SOLVER.OPTIMIZER`` and ``SOLVER.BACKBONE_LR_FACTOR``.
@@ -46,8 +47,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     coco = {"TRAIN": CfgNode(split), "TEST": CfgNode(split), "CLASS_NAMES": None}
     _add(cfg, "DATASETS", CfgNode({"COCO": CfgNode(coco), "CHECK_FILES": True}))
     backbone = CfgNode({"GRADIENT_CHECKPOINTING": False})
-    model = {"CHANNELS_LAST": False, "FOLD_FROZEN_NORMS": False, "BACKBONE": backbone}
-    _add(cfg, "MODEL", CfgNode(model))
+    model = {"CHANNELS_LAST": False, "FOLD_FROZEN_NORMS": False, "WINOGRAD": True}
+    _add(cfg, "MODEL", CfgNode({**model, "BACKBONE": backbone}))
     _add(cfg, "INPUT", CfgNode({"AUGMENTATIONS": [], "AUGMENTATIONS_TEST": [], "DECODER": "PIL"}))
     solver = {"OPTIMIZER": "SGD", "BACKBONE_LR_FACTOR": 1.0, "AMP": CfgNode({"PRECISION": "auto"})}
     _add(cfg, "SOLVER", CfgNode(solver))

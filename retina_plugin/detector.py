@@ -36,6 +36,7 @@ from retina_plugin.contracts import (
 from retina_plugin.drawing import GROUND_TRUTH, PREDICTION, beside, draw_boxes
 from retina_plugin.network.checkpointing import checkpoint_backbone
 from retina_plugin.network.folded_conv import fold_frozen_norms
+from retina_plugin.network.winograd import use_winograd
 from retina_plugin.registry import (
     ANCHOR_GENERATORS,
     ASSIGNERS,
@@ -90,6 +91,7 @@ class FocalRetinaNet(DenseDetector):
         vis_period: draw a picture of ground truth and predictions every so many steps; 0 never.
         input_format: channel order of the images, for that picture.
         fold_norms: compute each convolution and the frozen norm after it as one convolution.
+        winograd: let the 3x3 convolutions of neck and head multiply less on the CPU.
     """
 
     @configurable
@@ -112,6 +114,7 @@ class FocalRetinaNet(DenseDetector):
         vis_period: int = 0,
         input_format: str = "BGR",
         fold_norms: bool = False,
+        winograd: bool = True,
     ) -> None:
         super().__init__(
             backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std
@@ -128,6 +131,13 @@ class FocalRetinaNet(DenseDetector):
         self.input_format = input_format
         if fold_norms:
             fold_frozen_norms(self)
+        if winograd:
+            # not bottom_up: its maps would change their memory format again and again
+            use_winograd(head)
+            if hasattr(backbone, "bottom_up"):
+                for name, child in backbone.named_children():
+                    if name != "bottom_up":
+                        use_winograd(child)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -182,6 +192,7 @@ class FocalRetinaNet(DenseDetector):
             "vis_period": cfg.VIS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
             "fold_norms": cfg.MODEL.get("FOLD_FROZEN_NORMS", False),
+            "winograd": cfg.MODEL.get("WINOGRAD", True),
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:

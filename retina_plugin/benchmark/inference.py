@@ -25,8 +25,12 @@ def measure_inference(contenders: Sequence[Contender], repeats: int) -> Part:
     """Every measure of the batch's first image, for the plugin also after optimisation."""
     given = [{k: v for k, v in contenders[0].batch[0].items() if k != "instances"}]
     models = {c.name: c.model.eval() for c in contenders}
-    compile_ = contenders[-1].cfg.TEST.get("COMPILE", False)
-    models[OPTIMISED] = optimize_for_inference(models[PLUGIN], compile=compile_)
+    cfg = contenders[-1].cfg
+    models[OPTIMISED] = optimize_for_inference(
+        models[PLUGIN],
+        winograd=cfg.MODEL.get("WINOGRAD", True),
+        compile=cfg.TEST.get("COMPILE", False),
+    )
     device = contenders[0].device
     runs = {name: lambda m=model: detect(m, given) for name, model in models.items()}
     found = {name: run() for name, run in runs.items()}

@@ -96,7 +96,11 @@ class RetinaTrainer(DefaultTrainer):
         Where the model is in training, it stays as it is.
         """
         if cfg.TEST.get("OPTIMIZE", True):
-            model = optimize_for_inference(model, compile=cfg.TEST.get("COMPILE", False))
+            model = optimize_for_inference(
+                model,
+                winograd=cfg.MODEL.get("WINOGRAD", True),
+                compile=cfg.TEST.get("COMPILE", False),
+            )
         return super().test(cfg, model, evaluators)
 
     @classmethod

@@ -10,6 +10,8 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retina_plugin.network.winograd import WinogradConv2d
+
 
 def fold_frozen_norms(module: nn.Module) -> int:
     """Compute every convolution with a ``FrozenBatchNorm2d`` after it as one convolution, in place.
@@ -39,7 +41,7 @@ def fold_frozen_norms(module: nn.Module) -> int:
 
 def is_plain_conv(module: nn.Module) -> bool:
     """Whether it computes ``F.conv2d`` of its weight and bias, and no more."""
-    if type(module) is Conv2d:
+    if type(module) in (Conv2d, WinogradConv2d):
         return module.norm is None and module.activation is None
     return type(module) is nn.Conv2d and module.padding_mode == "zeros"
 

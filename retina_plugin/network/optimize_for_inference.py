@@ -19,13 +19,14 @@ from retina_plugin.network.folded_conv import (
     folded_weights,
     is_plain_conv,
 )
+from retina_plugin.network.winograd import WinogradConv2d, use_winograd
 
 _FIXED_IN_EVALUATION = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
 _SEQUENTIALS = (nn.Sequential, FoldedSequential, CheckpointedSequential)
 
 
 def optimize_for_inference(
-    model: nn.Module, *, channels_last: bool = True, compile: bool = False
+    model: nn.Module, *, channels_last: bool = True, winograd: bool = True, compile: bool = False
 ) -> nn.Module:
     """A copy in evaluation mode with its norms folded into its convolutions.
 
@@ -37,6 +38,7 @@ def optimize_for_inference(
         model: is not changed. Detectron2's own RetinaNet will do as well; of a
             ``DistributedDataParallel`` the model inside is copied.
         channels_last: keep weights and activations channel by channel.
+        winograd: multiply less in 3x3 convolutions on the CPU, see :func:`use_winograd`.
         compile: ``torch.compile`` the backbone and the head. The first image of every new size may
             then take minutes.
 
@@ -48,15 +50,19 @@ def optimize_for_inference(
     model = copy.deepcopy(model).eval().requires_grad_(False)
     uses = Counter(m for _, m in model.named_modules(remove_duplicate=False))
     for module in list(model.modules()):
-        if type(module) in (Conv2d, FoldedConv2d) and _is_fixed(module.norm):
+        if type(module) in (Conv2d, FoldedConv2d, WinogradConv2d) and _is_fixed(module.norm):
             _absorb(module, module.norm)
             module.norm = None
+            if type(module) is FoldedConv2d:
+                module.__class__ = Conv2d
         elif getattr(type(module), "forward", None) in [s.forward for s in _SEQUENTIALS]:
             for (_, conv), (name, norm) in pairwise(list(module.named_children())):
                 # a convolution that others share has other norms there
                 if is_plain_conv(conv) and uses[conv] == 1 and _is_fixed(norm):
                     _absorb(conv, norm)
                     setattr(module, name, nn.Identity())
+    if winograd:
+        use_winograd(model)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
         getattr(model, "backbone", model).register_forward_pre_hook(_to_channels_last)
