@@ -14,7 +14,8 @@ from retina_plugin import (  # noqa: E402
     normalizers,
 )
 from retina_plugin.config import add_retina_config  # noqa: E402
-from retina_plugin.detector import FocalRetinaNet, Predictions  # noqa: E402
+from retina_plugin.contracts import Predictions  # noqa: E402
+from retina_plugin.detector import FocalRetinaNet  # noqa: E402
 from retina_plugin.inference import NMSPostProcessor, SoftNMSPostProcessor  # noqa: E402
 from retina_plugin.network.optimize_for_inference import optimize_for_inference  # noqa: E402
 from retina_plugin.version import __version__  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
+from retina_plugin.losses.weighting import DEFAULTS as LOSS_DEFAULTS
 from retina_plugin.registry import ROLES
 
 
@@ -19,6 +20,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``INPUT.AUGMENTATIONS`` and ``INPUT.AUGMENTATIONS_TEST``: lists of ``{NAME: ..., argument:
       value}``; empty means Detectron2's own, made from ``INPUT``.
     * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``.
+    * ``MODEL.RETINANET.LOSS``: how much the losses count, see ``losses/weighting.py``.
     * ``MODEL.CHANNELS_LAST``: keep activations and weights channel by channel, faster on most CPUs
       and on GPUs with tensor cores.
     * ``MODEL.FOLD_FROZEN_NORMS``: compute a convolution and the frozen norm after it as one
@@ -43,6 +45,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
         raise ValueError("the config is frozen: call add_retina_config before cfg.freeze()")
     for role in ROLES:
         _add(cfg, role.node, role.config_defaults())
+    _add(cfg, "MODEL.RETINANET.LOSS", CfgNode(LOSS_DEFAULTS))
     split = {"NAME": None, "JSON": None, "IMAGES": None}
     coco = {"TRAIN": CfgNode(split), "TEST": CfgNode(split), "CLASS_NAMES": None}
     _add(cfg, "DATASETS", CfgNode({"COCO": CfgNode(coco), "CHECK_FILES": True}))

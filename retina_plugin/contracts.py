@@ -1,176 +1,106 @@
 """What the parts hand each other, and the shape legend that every docstring uses.
 
 N images, A anchors per cell, K classes, R = all anchors of an image, M ground-truth boxes of an
-image, P = positives in the batch. Boxes are XYXY in pixels; logits are before the sigmoid; labels
-are -1 ignore, 0..K-1 object, K background.
+image, P = positives in the batch, D numbers that describe a box (4 deltas, unless the box coder
+says otherwise). Boxes are XYXY in pixels; logits are before the sigmoid; labels are -1 ignore,
+0..K-1 object, K background.
 
-The head's maps stay as the convolutions wrote them: level ``l`` has logits ``(N, A_l*K, H, W)``
-and deltas ``(N, A_l*4, H, W)``. Anchor ``r`` of a level lies at cell ``r // A_l`` (row-major) with
-number ``r % A_l`` there; the levels follow each other. :class:`Selection` translates.
+The head's maps stay as the convolutions wrote them (``dense_targets.py``): level ``l`` has logits
+``(N, A_l*K, H, W)`` and deltas ``(N, A_l*D, H, W)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from detectron2.structures import Boxes, Instances
+from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
-from torch.nn import functional as F
 
-IGNORE = -1
+from retina_plugin.dense_targets import IGNORE, DenseTargets, Selection
 
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Some anchors of the batch, sorted by anchor index, so that levels follow each other.
-
-    Attributes:
-        anchor: ``(P,)`` int64, index among the R anchors of an image.
-        image: ``(P,)`` int64, index of the image in the batch.
-        level_counts: how many of them lie on each level; sums to P.
-        level_starts: the first anchor index of each level.
-    """
-
-    anchor: Tensor
-    image: Tensor
-    level_counts: tuple[int, ...]
-    level_starts: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.anchor)
-
-    def index_level(self, level: int, map_: Tensor, dim: int) -> tuple[Tensor, ...]:
-        """Index of this level's anchors into its raw map: image, first channel, y, x.
-
-        Args:
-            level: number of the level.
-            map_: ``(N, A*dim, H, W)``.
-            dim: entries per anchor (K, or 4).
-        """
-        start = sum(self.level_counts[:level])
-        rows = slice(start, start + self.level_counts[level])
-        width, per_cell = map_.shape[3], map_.shape[1] // dim
-        local = self.anchor[rows] - self.level_starts[level]
-        cell = local // per_cell
-        return self.image[rows], local % per_cell * dim, cell // width, cell % width
-
-    def gather(self, maps: Sequence[Tensor], dim: int) -> Tensor:
-        """All ``dim`` entries of each selected anchor: ``(P, dim)`` out of ``(N, A*dim, H, W)``."""
-        rows = []
-        for level, map_ in enumerate(maps):
-            image, channel, y, x = (i[:, None] for i in self.index_level(level, map_, dim))
-            entry = torch.arange(dim, device=map_.device)
-            rows.append(map_[image, channel + entry, y, x])
-        return torch.cat(rows)
-
-
-@dataclass(frozen=True, eq=False)
-class DenseTargets:
-    """What every anchor of the batch shall become.
-
-    Attributes:
-        labels: ``(N, R)`` int64 by the legend.
-        matched: ``(N, R)`` int64, index of the matched ground truth within its image; undefined
-            where the label is no object.
-        instances: the ground truth of each image, with any ``gt_*`` fields.
-        anchors: ``(R, 4)``, all levels.
-        level_sizes: number of anchors on each level; sums to R.
-        num_classes: K.
-    """
-
-    labels: Tensor
-    matched: Tensor
-    instances: Sequence[Instances]
-    anchors: Tensor
-    level_sizes: tuple[int, ...]
-    num_classes: int
-
-    def select(self, mask: Tensor) -> Selection:
-        """The anchors where the ``(N, R)`` mask is true; waits for the device once."""
-        (selection,) = self._select(mask.unsqueeze(0))
-        return selection
-
-    def _select(self, masks: Tensor) -> list[Selection]:
-        """One selection for each ``(N, R)`` mask, with a single wait for the device."""
-        count, images, _ = masks.shape
-        in_order = masks.transpose(1, 2).reshape(count, -1)  # sorted by anchor, so by level
-        so_far = F.pad(in_order.cumsum(dim=1), (1, 0))  # how many of the first 0, 1, ... entries
-        bounds = [0, *accumulate(self.level_sizes)]
-        below = torch.stack([so_far[:, bound * images] for bound in bounds], dim=1).tolist()
-        selections = []
-        for running, ends in zip(so_far, below, strict=True):
-            # nonzero() would wait for the number of entries, which is known by now
-            nth = torch.arange(1, ends[-1] + 1, device=masks.device)
-            entry = torch.searchsorted(running, nth) - 1
-            counts = tuple(end - begin for begin, end in pairwise(ends))
-            selections.append(
-                Selection(entry // images, entry % images, counts, tuple(bounds[:-1]))
-            )
-        return selections
-
-    @cached_property
-    def _is_positive(self) -> Tensor:
-        return (self.labels >= 0) & (self.labels < self.num_classes)
-
-    @cached_property
-    def num_positives(self) -> Tensor:
-        """P, as a scalar tensor on the labels' device (no synchronisation)."""
-        return self._is_positive.sum()
-
-    @cached_property
-    def _positives_and_ignored(self) -> list[Selection]:
-        return self._select(torch.stack([self._is_positive, self.labels == IGNORE]))
-
-    @property
-    def positives(self) -> Selection:
-        """The anchors assigned to an object."""
-        return self._positives_and_ignored[0]
-
-    @property
-    def ignored(self) -> Selection:
-        """The anchors that no loss may look at."""
-        return self._positives_and_ignored[1]
-
-    @cached_property
-    def classes(self) -> Tensor:
-        """``(P,)`` int64, the class of each positive."""
-        return self.labels[self.positives.image, self.positives.anchor]
-
-    def field(self, name: str) -> Tensor:
-        """The matched ground truth's field (``gt_boxes``, ``gt_weight``, ...): ``(P, ...)``.
-
-        Raises:
-            KeyError: an image's ground truth has no such field.
-        """
-        values = [self._field_tensor(x, name) for x in self.instances]
-        image, anchor = self.positives.image, self.positives.anchor
-        offsets = accumulate((len(x) for x in self.instances[:-1]), initial=0)
-        # filled on the device: a copy from the host would wait for it
-        offset = torch.stack([self.matched.new_full((), x) for x in offsets])[image]
-        return torch.cat(values)[self.matched[image, anchor] + offset]
-
-    @staticmethod
-    def _field_tensor(instances: Instances, name: str) -> Tensor:
-        if not instances.has(name):
-            have = ", ".join(instances.get_fields())
-            raise KeyError(f"the ground truth has no field '{name}', only: {have}")
-        value = instances.get(name)
-        return value.tensor if isinstance(value, Boxes) else value
+__all__ = [
+    "IGNORE",
+    "Assigner",
+    "BoxCoder",
+    "BoxLoss",
+    "ClassificationLoss",
+    "DenseTargets",
+    "HasExtraLosses",
+    "HasFusedLogits",
+    "HasRefinement",
+    "Normalizer",
+    "PositiveBoxes",
+    "PostProcessor",
+    "Predictions",
+    "Selection",
+    "box_dim",
+]
 
 
 class BoxCoder(Protocol):
-    """Boxes <-> deltas relative to anchors."""
+    """Boxes <-> deltas relative to anchors.
+
+    A coder whose boxes take another number of predictions than 4 has an attribute ``dim``, D.
+    """
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """``(P, 4), (P, 4) -> (P, 4)`` deltas."""
+        """``(P, 4), (P, 4) -> (P, 4)``, the deltas that would be right."""
 
     def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
-        """``(P, 4), (P, 4) -> (P, 4)`` boxes."""
+        """``(P, 4), (P, D) -> (P, 4)`` boxes."""
+
+
+def box_dim(coder: BoxCoder) -> int:
+    """D: how many numbers the head predicts for a box."""
+    return getattr(coder, "dim", 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The head's raw maps and the anchors they speak of, one entry a level.
+
+    Attributes:
+        logits: ``(N, A*K, H, W)`` each.
+        deltas: ``(N, A*D, H, W)`` each.
+        anchors: ``H*W*A`` boxes each, the same for every image.
+        extras: whatever else the head predicts, by name: maps like the others.
+        coder: understands the deltas.
+    """
+
+    logits: Sequence[Tensor]
+    deltas: Sequence[Tensor]
+    anchors: Sequence[Boxes]
+    extras: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    coder: BoxCoder | None = None
+
+    @torch.no_grad()
+    def boxes(self, image: int) -> Tensor:
+        """``(R, 4)``, all boxes of one image, for assigners: without gradient."""
+        assert self.coder is not None
+        dim = box_dim(self.coder)
+        deltas = [_by_anchor(map_[image], dim) for map_ in self.deltas]
+        return self.coder.decode(Boxes.cat(list(self.anchors)).tensor, torch.cat(deltas))
+
+    @torch.no_grad()
+    def class_logits(self, image: int, classes: Tensor) -> Tensor:
+        """``(M, R)``: what every anchor of one image says of M classes; without gradient."""
+        levels = []
+        for map_, anchors in zip(self.logits, self.anchors, strict=True):
+            channels, height, width = map_[image].shape
+            per_cell = len(anchors) // max(height * width, 1)
+            maps = map_[image].view(per_cell, channels // max(per_cell, 1), height, width)
+            levels.append(maps[:, classes].permute(1, 2, 3, 0).flatten(1))
+        return torch.cat(levels, dim=1).float()
+
+
+def _by_anchor(map_: Tensor, dim: int) -> Tensor:
+    """``(A*dim, H, W) -> (H*W*A, dim)``."""
+    return map_.view(-1, dim, *map_.shape[1:]).permute(2, 3, 0, 1).reshape(-1, dim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,16 +108,18 @@ class PositiveBoxes:
     """What a box loss sees: the positives' predictions and ground truth, in both languages.
 
     Attributes:
-        deltas: ``(P, 4)`` predicted deltas.
+        deltas: ``(P, D)`` predicted deltas.
         anchors: ``(P, 4)``.
         gt_boxes: ``(P, 4)``.
         coder: translates between the two.
+        assigned_scores: ``(P,)``, the assigner's opinion of each positive, or None.
     """
 
     deltas: Tensor
     anchors: Tensor
     gt_boxes: Tensor
     coder: BoxCoder
+    assigned_scores: Tensor | None = None
 
     @cached_property
     def gt_deltas(self) -> Tensor:
@@ -199,22 +131,39 @@ class PositiveBoxes:
         """``(P, 4)``, the predicted boxes."""
         return self.coder.decode(self.anchors, self.deltas)
 
+    @cached_property
+    def quality(self) -> Tensor:
+        """``(P,)`` in [0, 1], the score that each positive deserves; without gradient.
+
+        The assigner's, where it has one; else the IoU of the predicted box.
+        """
+        if self.assigned_scores is not None:
+            return self.assigned_scores
+        return matched_pairwise_iou(Boxes(self.boxes.detach()), Boxes(self.gt_boxes))
+
 
 class Assigner(Protocol):
     """Anchors x ground truth -> targets."""
 
     def __call__(
-        self, anchors: Sequence[Boxes], instances: Sequence[Instances], num_classes: int
+        self,
+        anchors: Sequence[Boxes],
+        instances: Sequence[Instances],
+        num_classes: int,
+        predictions: Predictions | None = None,
     ) -> DenseTargets:
         """``anchors``: one ``Boxes`` a level; ``instances``: one a image, ``gt_boxes`` and
-        ``gt_classes`` at least."""
+        ``gt_classes`` at least; ``predictions``: for assigners that judge them."""
 
 
 class ClassificationLoss(Protocol):
     """Loss of the class logits, summed over the batch."""
 
-    def __call__(self, logits: Sequence[Tensor], targets: DenseTargets) -> Tensor:
-        """``logits``: a level's ``(N, A*K, H, W)`` each; returns a scalar, not normalised."""
+    def __call__(
+        self, logits: Sequence[Tensor], targets: DenseTargets, positives: PositiveBoxes
+    ) -> Tensor:
+        """``logits``: a level's ``(N, A*K, H, W)`` each; ``positives``: for losses whose targets
+        are the boxes' quality. Returns a scalar, not normalised."""
 
 
 class BoxLoss(Protocol):
@@ -242,3 +191,29 @@ class PostProcessor(Protocol):
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Instances]:
         """One ``Instances`` an image: ``pred_boxes``, ``scores``, ``pred_classes``."""
+
+
+@runtime_checkable
+class HasExtraLosses(Protocol):
+    """A head with outputs of its own, ``Predictions.extras``, and what they shall learn."""
+
+    def extra_losses(
+        self, predictions: Predictions, targets: DenseTargets, positives: PositiveBoxes
+    ) -> dict[str, Tensor]:
+        """Sums by name, which the detector divides by the normalizer."""
+
+
+@runtime_checkable
+class HasFusedLogits(Protocol):
+    """A head one of whose extra outputs changes the scores at inference."""
+
+    def fused_logits(self, predictions: Predictions) -> Sequence[Tensor]:
+        """What replaces the logits, in the same shapes: their sigmoid is the score."""
+
+
+@runtime_checkable
+class HasRefinement(Protocol):
+    """A head one of whose extra outputs changes the detections."""
+
+    def refine(self, detections: Sequence[Instances], predictions: Predictions) -> list[Instances]:
+        """One an image, in the pixels of the network's input."""

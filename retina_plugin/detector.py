@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -19,7 +19,7 @@ from detectron2.modeling import (
     detector_postprocess,
 )
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
@@ -29,11 +29,18 @@ from retina_plugin.contracts import (
     BoxCoder,
     BoxLoss,
     ClassificationLoss,
+    DenseTargets,
+    HasExtraLosses,
+    HasFusedLogits,
+    HasRefinement,
     Normalizer,
     PositiveBoxes,
     PostProcessor,
+    Predictions,
+    box_dim,
 )
 from retina_plugin.drawing import GROUND_TRUTH, PREDICTION, beside, draw_boxes
+from retina_plugin.losses.weighting import LossWeighting
 from retina_plugin.network.checkpointing import checkpoint_backbone
 from retina_plugin.network.folded_conv import fold_frozen_norms
 from retina_plugin.network.winograd import use_winograd
@@ -57,20 +64,6 @@ _PICTURE_BOXES = 20
 logger = logging.getLogger(__name__)
 
 
-class Predictions(NamedTuple):
-    """The head's raw maps and the anchors they speak of, one entry a level.
-
-    Attributes:
-        logits: ``(N, A*K, H, W)`` each.
-        deltas: ``(N, A*4, H, W)`` each.
-        anchors: ``H*W*A`` boxes each, the same for every image.
-    """
-
-    logits: list[Tensor]
-    deltas: list[Tensor]
-    anchors: list[Boxes]
-
-
 @META_ARCH_REGISTRY.register()
 class FocalRetinaNet(DenseDetector):
     """RetinaNet with every part replaceable; by default equal to Detectron2's.
@@ -91,6 +84,7 @@ class FocalRetinaNet(DenseDetector):
         vis_period: draw a picture of ground truth and predictions every so many steps; 0 never.
         input_format: channel order of the images, for that picture.
         fold_norms: compute each convolution and the frozen norm after it as one convolution.
+        loss_weighting: how much the losses count; by default 1 each.
         winograd: let the 3x3 convolutions of neck and head multiply less on the CPU.
     """
 
@@ -113,6 +107,7 @@ class FocalRetinaNet(DenseDetector):
         pixel_std: Sequence[float],
         vis_period: int = 0,
         input_format: str = "BGR",
+        loss_weighting: LossWeighting | None = None,
         fold_norms: bool = False,
         winograd: bool = True,
     ) -> None:
@@ -127,6 +122,7 @@ class FocalRetinaNet(DenseDetector):
         self.box_loss = box_loss
         self.normalizer = normalizer
         self.post_processor = post_processor
+        self.loss_weighting = loss_weighting or LossWeighting()
         self.vis_period = vis_period
         self.input_format = input_format
         if fold_norms:
@@ -176,7 +172,10 @@ class FocalRetinaNet(DenseDetector):
         return {
             "backbone": backbone,
             "head": HEADS.build(
-                cfg, input_shape=feature_shapes, num_anchors=anchor_generator.num_anchors
+                cfg,
+                input_shape=feature_shapes,
+                num_anchors=anchor_generator.num_anchors,
+                box_dim=box_dim(box_coder),
             ),
             "head_in_features": retinanet.IN_FEATURES,
             "anchor_generator": anchor_generator,
@@ -186,6 +185,7 @@ class FocalRetinaNet(DenseDetector):
             "cls_loss": CLS_LOSSES.build(cfg),
             "box_loss": BOX_LOSSES.build(cfg),
             "normalizer": NORMALIZERS.build(cfg),
+            "loss_weighting": LossWeighting(**LossWeighting.from_config(cfg)),
             "post_processor": POST_PROCESSORS.build(cfg, coder=box_coder),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -213,7 +213,11 @@ class FocalRetinaNet(DenseDetector):
         instances = [ground_truth_of(x, self.num_classes, self.device) for x in batched_inputs]
         if self._picture_is_due():
             self._draw_picture(batched_inputs, predictions, images)
-        return self.losses(predictions, instances)
+        targets = self.assign(predictions, instances)
+        if has_event_storage():
+            per_image = len(targets.positives) / len(instances)
+            get_event_storage().put_scalar("num_pos_anchors", per_image)
+        return self.losses_of(predictions, targets)
 
     def _move_to_current_device(self, x: Tensor) -> Tensor:
         """Of ``preprocess_image``."""
@@ -223,18 +227,21 @@ class FocalRetinaNet(DenseDetector):
         """Backbone, head and anchors."""
         features = self.backbone(images.tensor)
         features = [features[name] for name in self.head_in_features]
-        logits, deltas = self.head(features)
-        predictions = Predictions(logits, deltas, self.anchor_generator(features))
+        logits, deltas, *extras = self.head(features)
+        anchors = self.anchor_generator(features)
+        predictions = Predictions(logits, deltas, anchors, *extras, coder=self.box_coder)
         self._check_head(predictions)
         return predictions
 
     def _check_head(self, predictions: Predictions) -> None:
         """Head, anchors and classes are built apart in a LazyConfig: they must fit each other."""
-        for level, (logits, deltas, anchors) in enumerate(zip(*predictions, strict=True)):
+        dim = box_dim(self.box_coder)
+        maps = zip(predictions.logits, predictions.deltas, predictions.anchors, strict=True)
+        for level, (logits, deltas, anchors) in enumerate(maps):
             cells = logits.shape[2] * logits.shape[3]
             per_cell = len(anchors) // max(cells, 1)
             wanted, came = (
-                (per_cell * self.num_classes, per_cell * 4),
+                (per_cell * self.num_classes, per_cell * dim),
                 (logits.shape[1], deltas.shape[1]),
             )
             if wanted != came:
@@ -249,29 +256,47 @@ class FocalRetinaNet(DenseDetector):
         """Losses of the batch, each divided by the normalizer.
 
         Args:
-            predictions: see :class:`Predictions`.
+            predictions: see :class:`~retina_plugin.contracts.Predictions`.
             instances: ground truth, on the model's device: ``gt_boxes``, ``gt_classes``.
         """
-        targets = self.assigner(predictions.anchors, instances, self.num_classes)
+        return self.losses_of(predictions, self.assign(predictions, instances))
+
+    def assign(self, predictions: Predictions, instances: Sequence[Instances]) -> DenseTargets:
+        """What every anchor shall become."""
+        return self.assigner(predictions.anchors, instances, self.num_classes, predictions)
+
+    def losses_of(self, predictions: Predictions, targets: DenseTargets) -> dict[str, Tensor]:
+        """:meth:`losses` of anchors that are assigned already."""
+        logits, weighting = predictions.logits, self.loss_weighting
         positives = PositiveBoxes(
-            deltas=targets.positives.gather(predictions.deltas, 4),
+            deltas=targets.positives.gather(predictions.deltas, box_dim(self.box_coder)),
             anchors=targets.anchors[targets.positives.anchor],
             gt_boxes=targets.field("gt_boxes"),
             coder=self.box_coder,
+            assigned_scores=targets.positive_scores,
         )
+        count = weighting.count(targets, positives)
+        boxes = self.box_loss(positives)
         sums = {
-            "loss_cls": self.cls_loss(predictions.logits, targets),
-            "loss_box_reg": self.box_loss(positives).sum(),
+            "loss_cls": self.cls_loss(logits, targets, positives) * weighting.cls,
+            "loss_box_reg": weighting.box_sum(boxes, count, logits, targets, positives),
         }
-        if has_event_storage():
-            per_image = len(targets.positives) / len(instances)
-            get_event_storage().put_scalar("num_pos_anchors", per_image)
-        normalizer = self.normalizer(targets.num_positives)
+        if isinstance(self.head, HasExtraLosses):
+            sums.update(self.head.extra_losses(predictions, targets, positives))
+        normalizer = self.normalizer(count)
         return {name: total / normalizer for name, total in sums.items()}
 
     def detect(self, predictions: Predictions, images: ImageList) -> list[Instances]:
         """Detections in the pixels of the (resized) input images."""
-        return self.post_processor(*predictions, images.image_sizes)
+        logits = predictions.logits
+        if isinstance(self.head, HasFusedLogits):
+            logits = self.head.fused_logits(predictions)
+        found = self.post_processor(
+            logits, predictions.deltas, predictions.anchors, images.image_sizes
+        )
+        if isinstance(self.head, HasRefinement):
+            found = self.head.refine(found, predictions)
+        return found
 
     def _rescale(
         self, detections: list[Instances], batched_inputs: list[dict[str, Any]]

@@ -219,7 +219,7 @@ def check_retinanet_keys(cfg: CfgNode) -> None:
     """
     prefix = "MODEL.RETINANET."
     own = [r.node.removeprefix(prefix) for r in ROLES if r.node.startswith(prefix)]
-    valid = [*_C.MODEL.RETINANET, *own]
+    valid = [*_C.MODEL.RETINANET, *own, "LOSS"]
     for key in cfg.MODEL.RETINANET:
         if key not in valid and difflib.get_close_matches(key, valid, n=1, cutoff=0.8):
             raise unknown_name("MODEL.RETINANET", key, valid)

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from retina_plugin.assigners.best_overlaps import best_overlaps
-from retina_plugin.contracts import IGNORE, DenseTargets
+from retina_plugin.contracts import IGNORE, DenseTargets, Predictions
 from retina_plugin.registry import ASSIGNERS
 
 
@@ -70,7 +70,11 @@ class MaxIoUAssigner:
 
     @torch.no_grad()
     def __call__(
-        self, anchors: Sequence[Boxes], instances: Sequence[Instances], num_classes: int
+        self,
+        anchors: Sequence[Boxes],
+        instances: Sequence[Instances],
+        num_classes: int,
+        predictions: Predictions | None = None,
     ) -> DenseTargets:
         """See :class:`retina_plugin.contracts.Assigner`."""
         all_anchors = Boxes.cat(list(anchors))

@@ -31,6 +31,7 @@ class FocalRetinaNetHead(RetinaNetHead):
         conv_dims: output channels of each tower's convolutions.
         norm: after each of them; see ``detectron2.layers.get_norm``.
         prior_prob: pi, the initial score of every class.
+        box_dim: D, numbers that describe a box.
 
     Raises:
         ValueError: ``num_anchors`` does not fit the levels.
@@ -46,6 +47,7 @@ class FocalRetinaNetHead(RetinaNetHead):
         conv_dims: Sequence[int],
         norm: str = "",
         prior_prob: float = 0.01,
+        box_dim: int = 4,
     ) -> None:
         levels = len(input_shape)
         counts = [num_anchors] * levels if isinstance(num_anchors, int) else list(num_anchors)
@@ -60,13 +62,19 @@ class FocalRetinaNetHead(RetinaNetHead):
             prior_prob=prior_prob,
         )
         self._counts = tuple(counts)
+        if box_dim != 4:
+            self.bbox_pred = _output_conv(self.bbox_pred.in_channels, counts[0] * box_dim, 0.0)
         if len(set(counts)) > 1:
             self.cls_score = _one_per_count(self.cls_score, counts)
             self.bbox_pred = _one_per_count(self.bbox_pred, counts)
 
     @classmethod
     def from_config(
-        cls, cfg: CfgNode, input_shape: list[ShapeSpec], num_anchors: Sequence[int]
+        cls,
+        cfg: CfgNode,
+        input_shape: list[ShapeSpec],
+        num_anchors: Sequence[int],
+        box_dim: int = 4,
     ) -> dict[str, Any]:
         """The stock keys."""
         retinanet = cfg.MODEL.RETINANET
@@ -77,10 +85,11 @@ class FocalRetinaNetHead(RetinaNetHead):
             "conv_dims": [input_shape[0].channels] * retinanet.NUM_CONVS,
             "norm": retinanet.NORM,
             "prior_prob": retinanet.PRIOR_PROB,
+            "box_dim": box_dim,
         }
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """``(N, C, H, W)`` a level -> logits ``(N, A*K, H, W)``, deltas ``(N, A*4, H, W)``."""
+        """``(N, C, H, W)`` a level -> logits ``(N, A*K, H, W)``, deltas ``(N, A*D, H, W)``."""
         if not isinstance(self.cls_score, nn.ModuleDict):
             return super().forward(features)
         logits = [
@@ -100,8 +109,13 @@ def _one_per_count(first: nn.Conv2d, counts: Sequence[int]) -> nn.ModuleDict:
     convs = nn.ModuleDict({str(counts[0]): first})
     for count in counts:
         if str(count) not in convs:
-            conv = nn.Conv2d(first.in_channels, count * per_anchor, kernel_size=3, padding=1)
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.constant_(conv.bias, first.bias[0].item())  # the prior, or 0
-            convs[str(count)] = conv
+            bias = first.bias[0].item()  # the prior, or 0
+            convs[str(count)] = _output_conv(first.in_channels, count * per_anchor, bias)
     return convs
+
+
+def _output_conv(in_channels: int, out_channels: int, bias: float) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.constant_(conv.bias, bias)
+    return conv

@@ -11,7 +11,7 @@ from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from retina_plugin.contracts import BoxCoder
+from retina_plugin.contracts import BoxCoder, box_dim
 from retina_plugin.inference.candidates import select_candidates
 from retina_plugin.registry import POST_PROCESSORS
 
@@ -101,7 +101,7 @@ class NMSPostProcessor:
         )
         all_anchors = Boxes.cat(list(anchors)).tensor
         boxes = self.coder.decode(
-            all_anchors[found.anchors.anchor], found.anchors.gather(deltas, 4)
+            all_anchors[found.anchors.anchor], found.anchors.gather(deltas, box_dim(self.coder))
         )
         boxes, scores, classes = (found.by_image(x) for x in (boxes, found.scores, found.classes))
         groups = [torch.zeros_like(x) for x in classes] if self.class_agnostic else classes

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retina_plugin.contracts import DenseTargets
+from retina_plugin.contracts import DenseTargets, PositiveBoxes
 from retina_plugin.losses.dense_sum import dense_sum
 from retina_plugin.registry import CLS_LOSSES
 
@@ -102,6 +102,11 @@ class FocalLoss(nn.Module):
             "gamma": cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA,
         }
 
-    def forward(self, logits: Sequence[Tensor], targets: DenseTargets) -> Tensor:
+    def forward(
+        self,
+        logits: Sequence[Tensor],
+        targets: DenseTargets,
+        positives: PositiveBoxes | None = None,
+    ) -> Tensor:
         """See :class:`retina_plugin.contracts.ClassificationLoss`."""
         return focal_loss(logits, targets, alpha=self.alpha, gamma=self.gamma)
