@@ -8,6 +8,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from retina_plugin.contracts import GroundTruth
+
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """``tensor.to(device)`` that never waits for what a GPU still computes.
@@ -22,12 +24,16 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def ground_truth_of(given: dict[str, Any], num_classes: int, device: torch.device) -> Instances:
     """The image's ground truth, on ``device``.
 
+    ``ignored_boxes`` come along where the input has them, see ``INPUT.IGNORE_CROWD``.
+
     Raises:
         ValueError: there is none, or it has classes that the model has not.
     """
     _check(given, num_classes)
     instances: Instances = given["instances"]
     moved = Instances(instances.image_size)
+    if "ignored_boxes" in given:
+        moved = GroundTruth(instances.image_size, to_device(given["ignored_boxes"].tensor, device))
     for name, value in instances.get_fields().items():
         if isinstance(value, Boxes):
             value = Boxes(to_device(value.tensor, device))

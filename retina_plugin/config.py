@@ -7,6 +7,18 @@ from detectron2.config import CfgNode
 from retina_plugin.losses.weighting import DEFAULTS as LOSS_DEFAULTS
 from retina_plugin.registry import ROLES
 
+MIX = {
+    "MOSAIC_PROB": 0.0,
+    "MIXUP_PROB": 0.0,
+    "COPY_PASTE_PROB": 0.0,
+    "SIZE": 0,
+    "MOSAIC_SCALE": [0.5, 1.0],
+    "MIXUP_ALPHA": 32.0,
+    "COPY_PASTE_SHARE": 0.5,
+    "MIN_VISIBLE": 0.25,
+    "CLOSE_STEPS": 0,
+}
+
 
 def add_retina_config(cfg: CfgNode) -> CfgNode:
     """Add the plugin's keys with their defaults; keys that are there already keep their values.
@@ -15,10 +27,15 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
 
     * ``DATASETS.COCO``: data sets in COCO's json format, registered before training. ``JSON`` and
       ``IMAGES`` are a path or a list of them, ``NAME`` defaults to the json's stem, ``CLASS_NAMES``
-      to the json's categories.
+      to the json's categories. ``EXTRA_ANNOTATION_KEYS`` become fields of the training objects,
+      ``weight`` ``gt_weight`` and so on, ``EXTRA_IMAGE_KEYS`` keys of the records.
+    * ``DATALOADER.GROUP_FIELD`` and ``GROUP_POWER``: of ``GroupBalancedSampler``.
     * ``DATASETS.CHECK_FILES``: look at every image file before training.
     * ``INPUT.AUGMENTATIONS`` and ``INPUT.AUGMENTATIONS_TEST``: lists of ``{NAME: ..., argument:
       value}``; empty means Detectron2's own, made from ``INPUT``.
+    * ``INPUT.IGNORE_CROWD``: no background is learnt in crowd boxes, and in annotations with
+      ``ignore: 1``, which COCO's evaluator does not count either.
+    * ``INPUT.MIX``: mosaic, mixup, copy-paste, see ``data/mixing.py``.
     * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``.
     * ``MODEL.RETINANET.LOSS``: how much the losses count, see ``losses/weighting.py``.
     * ``MODEL.CHANNELS_LAST``: keep activations and weights channel by channel, faster on most CPUs
@@ -28,7 +45,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``MODEL.WINOGRAD``: 3x3 convolutions with fewer multiplications, on the CPU.
     * ``MODEL.BACKBONE.GRADIENT_CHECKPOINTING``: compute the backbone's activations a second time in
       the backward pass instead of keeping them.
-    * ``SOLVER.OPTIMIZER`` and ``SOLVER.BACKBONE_LR_FACTOR``.
+    * ``SOLVER.OPTIMIZER``, ``BACKBONE_LR_FACTOR``, ``LAYER_DECAY``: see ``engine/solver.py``;
+      ``ACCUMULATE``: ``engine/step.py``; ``WEIGHT_AVERAGE``: ``engine/weight_average.py``.
     * ``SOLVER.AMP.PRECISION``: ``float16`` or ``bfloat16``; ``auto`` is what Detectron2 does on
       CUDA, float16, and bfloat16 on the CPU.
     * ``FLUSH_DENORMAL``: take numbers too small for the CPU's fast path as 0.
@@ -47,13 +65,23 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
         _add(cfg, role.node, role.config_defaults())
     _add(cfg, "MODEL.RETINANET.LOSS", CfgNode(LOSS_DEFAULTS))
     split = {"NAME": None, "JSON": None, "IMAGES": None}
-    coco = {"TRAIN": CfgNode(split), "TEST": CfgNode(split), "CLASS_NAMES": None}
+    extra = {"EXTRA_ANNOTATION_KEYS": [], "EXTRA_IMAGE_KEYS": []}
+    coco = {"TRAIN": CfgNode(split), "TEST": CfgNode(split), "CLASS_NAMES": None, **extra}
     _add(cfg, "DATASETS", CfgNode({"COCO": CfgNode(coco), "CHECK_FILES": True}))
     backbone = CfgNode({"GRADIENT_CHECKPOINTING": False})
     model = {"CHANNELS_LAST": False, "FOLD_FROZEN_NORMS": False, "WINOGRAD": True}
     _add(cfg, "MODEL", CfgNode({**model, "BACKBONE": backbone}))
     _add(cfg, "INPUT", CfgNode({"AUGMENTATIONS": [], "AUGMENTATIONS_TEST": [], "DECODER": "PIL"}))
-    solver = {"OPTIMIZER": "SGD", "BACKBONE_LR_FACTOR": 1.0, "AMP": CfgNode({"PRECISION": "auto"})}
+    _add(cfg, "INPUT", CfgNode({"IGNORE_CROWD": False, "MIX": CfgNode(MIX)}))
+    _add(cfg, "DATALOADER", CfgNode({"GROUP_FIELD": "", "GROUP_POWER": 1.0}))
+    solver = {
+        "OPTIMIZER": "SGD",
+        "BACKBONE_LR_FACTOR": 1.0,
+        "LAYER_DECAY": 1.0,
+        "ACCUMULATE": 1,
+        "WEIGHT_AVERAGE": CfgNode({"DECAY": 0.0, "WARMUP": 10.0, "EVALUATE_BOTH": False}),
+        "AMP": CfgNode({"PRECISION": "auto"}),
+    }
     _add(cfg, "SOLVER", CfgNode(solver))
     _add(cfg, "TEST", CfgNode({"OPTIMIZE": True, "COMPILE": False, "COCO_EVAL": "auto"}))
     _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True}))

@@ -30,6 +30,7 @@ __all__ = [
     "BoxLoss",
     "ClassificationLoss",
     "DenseTargets",
+    "GroundTruth",
     "HasExtraLosses",
     "HasFusedLogits",
     "HasRefinement",
@@ -39,7 +40,21 @@ __all__ = [
     "Predictions",
     "Selection",
     "box_dim",
+    "ignored_boxes",
 ]
+
+
+class GroundTruth(Instances):
+    """``Instances`` of an image that has regions of which nobody knows what is in them."""
+
+    def __init__(self, image_size: tuple[int, int], ignored: Tensor, **fields: object) -> None:
+        super().__init__(image_size, **fields)
+        self._ignored = ignored  # Instances makes fields of names without underscore
+
+
+def ignored_boxes(instances: Instances) -> Tensor | None:
+    """``(I, 4)``, crowds and other regions where no background shall be learnt, or None."""
+    return instances._ignored if isinstance(instances, GroundTruth) else None
 
 
 class BoxCoder(Protocol):

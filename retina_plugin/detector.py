@@ -195,13 +195,17 @@ class FocalRetinaNet(DenseDetector):
             "winograd": cfg.MODEL.get("WINOGRAD", True),
         }
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+    def forward(
+        self, batched_inputs: list[dict[str, Any]], normalizer: Normalizer | None = None
+    ) -> Any:
         """Detectron2's batch -> a dict of losses in training, else one dict an image.
 
         Args:
             batched_inputs: each has ``image`` ``(C, H, W)``; in training ``instances`` with
                 ``gt_boxes`` and ``gt_classes``; else optionally ``height`` and ``width``, the size
                 that the detections are scaled to.
+            normalizer: divides the losses instead of the model's own, where the batch is a part of
+                a larger one.
 
         Returns:
             ``{"loss_cls", "loss_box_reg"}``, or ``[{"instances": Instances}, ...]``.
@@ -217,7 +221,7 @@ class FocalRetinaNet(DenseDetector):
         if has_event_storage():
             per_image = len(targets.positives) / len(instances)
             get_event_storage().put_scalar("num_pos_anchors", per_image)
-        return self.losses_of(predictions, targets)
+        return self.losses_of(predictions, targets, normalizer)
 
     def _move_to_current_device(self, x: Tensor) -> Tensor:
         """Of ``preprocess_image``."""
@@ -265,8 +269,13 @@ class FocalRetinaNet(DenseDetector):
         """What every anchor shall become."""
         return self.assigner(predictions.anchors, instances, self.num_classes, predictions)
 
-    def losses_of(self, predictions: Predictions, targets: DenseTargets) -> dict[str, Tensor]:
-        """:meth:`losses` of anchors that are assigned already."""
+    def losses_of(
+        self,
+        predictions: Predictions,
+        targets: DenseTargets,
+        normalizer: Normalizer | None = None,
+    ) -> dict[str, Tensor]:
+        """:meth:`losses` of anchors that are assigned already; ``normalizer`` as in forward."""
         logits, weighting = predictions.logits, self.loss_weighting
         positives = PositiveBoxes(
             deltas=targets.positives.gather(predictions.deltas, box_dim(self.box_coder)),
@@ -283,8 +292,8 @@ class FocalRetinaNet(DenseDetector):
         }
         if isinstance(self.head, HasExtraLosses):
             sums.update(self.head.extra_losses(predictions, targets, positives))
-        normalizer = self.normalizer(count)
-        return {name: total / normalizer for name, total in sums.items()}
+        divisor = (self.normalizer if normalizer is None else normalizer)(count)
+        return {name: total / divisor for name, total in sums.items()}
 
     def detect(self, predictions: Predictions, images: ImageList) -> list[Instances]:
         """Detections in the pixels of the (resized) input images."""

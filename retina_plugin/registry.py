@@ -158,11 +158,18 @@ class Role(Registry):
         return self._aliases.get(name, name)
 
     def unused_settings(self, cfg: CfgNode) -> list[str]:
-        """Keys that ``cfg`` changes of components that it does not select."""
+        """Keys that ``cfg`` changes of components that it does not select.
+
+        A component made of others has an attribute ``parts``: which of its keys names them.
+        """
+        used = [self.selected(cfg)]
+        key = getattr(dict(self).get(used[0]), "parts", None)
+        if key is not None:
+            used += [self._aliases.get(x, x) for x in self.settings(cfg, used[0])[key]]
         return [
             f"{self.node}.{node}.{key}"
             for name, node in self._nodes.items()
-            if name != self.selected(cfg)
+            if name not in used
             for key, value in (find_node(cfg, f"{self.node}.{node}") or {}).items()
             if value != self._defaults[name].get(key)
         ]
@@ -170,8 +177,12 @@ class Role(Registry):
     def build(self, cfg: CfgNode, **context: Any) -> Any:
         """Build the component that ``cfg`` selects; ``context`` goes to its ``from_config``."""
         self.check_node(cfg)
-        name = self.selected(cfg)
+        return self.build_named(cfg, self.selected(cfg), **context)
+
+    def build_named(self, cfg: CfgNode, name: str, **context: Any) -> Any:
+        """Build a component by its name or alias, with its settings in ``cfg``."""
         component = self.get(name)
+        name = self._aliases.get(name, name)
         arguments = {key.lower(): value for key, value in self.settings(cfg, name).items()}
         if hasattr(component, "from_config"):
             arguments.update(component.from_config(cfg, **context))

@@ -28,7 +28,7 @@ def name(path: Path) -> str:
 def test_there_are_configs():
     assert len(LEAVES) >= 9 and len(PAPER) == 2
     kinds = {path.parent.name for path in BASES}
-    assert kinds == {"model", "anchors", "schedules", "datasets"}
+    assert kinds == {"model", "anchors", "schedules", "datasets", "recipes", "augmentations"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -61,7 +61,8 @@ def test_every_base_is_used():
         bases = yaml.safe_load(path.read_text()).get("_BASE_", [])
         bases = [bases] if isinstance(bases, str) else bases
         used |= {(path.parent / base).resolve() for base in bases}
-    assert {path.resolve() for path in BASES} <= used
+    presets = CONFIGS / "_base_" / "anchors"  # for users
+    assert {path.resolve() for path in BASES if path.parent != presets} <= used
 
 
 @pytest.mark.parametrize("model", ZOO)

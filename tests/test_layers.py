@@ -15,9 +15,12 @@ LEAST_LAYER_OF_CONFIG = "config"
 
 # lowest first; what stands side by side never imports each other
 LAYERS = (
-    ("dense_targets",),
-    ("batch_inputs", "contracts", "drawing", "registry", "version", "detectron2_check"),
-    ("heads", "losses", "assigners", "coders", "anchors", "backbones", "normalizers", "network"),
+    ("dense_targets", "geometry"),
+    ("contracts", "drawing", "registry", "version", "detectron2_check"),
+    (
+        *("heads", "losses", "assigners", "coders", "anchors", "backbones", "normalizers"),
+        *("network", "batch_inputs"),
+    ),
     ("inference",),
     ("detector",),
     ("config",),

@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch import Tensor
 
 from retina_plugin.assigners.best_overlaps import best_overlaps
-from retina_plugin.contracts import IGNORE, DenseTargets, Predictions
+from retina_plugin.assigners.per_image import SHARED_DEFAULTS, Match, PerImageAssigner
+from retina_plugin.contracts import IGNORE, Predictions
 from retina_plugin.registry import ASSIGNERS
 
 
-@ASSIGNERS.register(defaults={"ALLOW_LOW_QUALITY_MATCHES": True})
-class MaxIoUAssigner:
+@ASSIGNERS.register(defaults={**SHARED_DEFAULTS, "ALLOW_LOW_QUALITY_MATCHES": True})
+class MaxIoUAssigner(PerImageAssigner):
     """Label each anchor by its largest IoU with a ground-truth box.
 
     With thresholds ``t`` and ``len(t) + 1`` labels, an anchor whose largest IoU lies in
@@ -33,6 +34,8 @@ class MaxIoUAssigner:
         allow_low_quality_matches: also make each box's best anchors objects, however small the
             IoU. Detectron2 does, the paper does not.
 
+    The other arguments are :class:`PerImageAssigner`'s.
+
     Raises:
         ValueError: thresholds and labels do not fit each other.
     """
@@ -43,7 +46,10 @@ class MaxIoUAssigner:
         iou_thresholds: Sequence[float] = (0.4, 0.5),
         iou_labels: Sequence[int] = (0, IGNORE, 1),
         allow_low_quality_matches: bool = True,
+        ignore_iof: float = 0.5,
+        allowed_border: float = -1.0,
     ) -> None:
+        super().__init__(ignore_iof=ignore_iof, allowed_border=allowed_border)
         thresholds, labels = list(iou_thresholds), list(iou_labels)
         if len(labels) != len(thresholds) + 1 or not set(labels) <= {IGNORE, 0, 1}:
             raise ValueError(
@@ -68,40 +74,18 @@ class MaxIoUAssigner:
             "iou_labels": cfg.MODEL.RETINANET.IOU_LABELS,
         }
 
-    @torch.no_grad()
-    def __call__(
+    def match(
         self,
-        anchors: Sequence[Boxes],
-        instances: Sequence[Instances],
-        num_classes: int,
-        predictions: Predictions | None = None,
-    ) -> DenseTargets:
-        """See :class:`retina_plugin.contracts.Assigner`."""
-        all_anchors = Boxes.cat(list(anchors))
-        assigned = [self._assign(all_anchors, x, num_classes) for x in instances]
-        labels, matched = (torch.stack(parts) for parts in zip(*assigned, strict=True))
-        return DenseTargets(
-            labels=labels,
-            matched=matched,
-            instances=instances,
-            anchors=all_anchors.tensor,
-            level_sizes=tuple(len(x) for x in anchors),
-            num_classes=num_classes,
-        )
-
-    def _assign(
-        self, anchors: Boxes, instances: Instances, num_classes: int
-    ) -> tuple[Tensor, Tensor]:
-        """Labels and matched indices of one image, both ``(R,)``."""
-        if len(instances) == 0:  # background, whatever a small IoU would mean
-            labels = torch.full((len(anchors),), num_classes, device=anchors.device)
-            return labels, torch.zeros_like(labels)
-        best = best_overlaps(instances.gt_boxes.tensor, anchors.tensor)
+        anchors: Sequence[Tensor],
+        instances: Instances,
+        predictions: Predictions | None,
+        image: int,
+    ) -> Match:
+        """See :meth:`PerImageAssigner.match`."""
+        best = best_overlaps(instances.gt_boxes.tensor, torch.cat(list(anchors)))
         quality = torch.full_like(best.box, self.iou_labels[0])
         for threshold, label in zip(self.iou_thresholds, self.iou_labels[1:], strict=True):
             quality.masked_fill_(best.iou >= threshold, label)
         if self.allow_low_quality_matches:
             quality.masked_fill_(best.is_best, 1)
-        labels = instances.gt_classes[best.box]
-        labels = labels.masked_fill(quality == 0, num_classes).masked_fill(quality == -1, IGNORE)
-        return labels, best.box
+        return Match(box=best.box, quality=quality)

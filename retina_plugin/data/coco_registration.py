@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from functools import partial
 from logging import ERROR
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from retina_plugin.data.coco_file import SPLITS, CocoFile, read_coco_file
+from retina_plugin.data.coco_records import ExtraKeys, load_coco_records
 from retina_plugin.data.findings import Findings
 
 KEY = "DATASETS.COCO"
@@ -50,6 +52,8 @@ def register_datasets(cfg: CfgNode) -> None:
     * Every json is registered with Detectron2 under its ``NAME`` (its stem, if none is given), and
       ``DATASETS.TRAIN`` / ``TEST`` become those names, unless one of them is listed there already:
       then the list is the user's own.
+    * Those to train on keep of the json's images ``EXTRA_IMAGE_KEYS`` and the
+      ``DATALOADER.GROUP_FIELD``, of its annotations ``EXTRA_ANNOTATION_KEYS``.
     * ``MODEL.RETINANET.NUM_CLASSES`` is checked, and where it is None it becomes the number of
       classes of the jsons, else of the metadata of the data sets, else Detectron2's default.
 
@@ -78,8 +82,10 @@ def register_datasets(cfg: CfgNode) -> None:
     _check_classes(classes, num_classes, findings)
     findings.raise_errors()
 
+    trained_on = {x.name for x in declared["TRAIN"]}
+    extra = _extra_keys(cfg)
     for dataset in known.values():
-        _register(dataset)
+        _register(dataset, extra if dataset.name in trained_on else ExtraKeys())
     for split, names in chosen.items():
         if cfg.DATASETS[split] != names:
             setattr(cfg.DATASETS, split, names)  # unlike an item, refused by a frozen config
@@ -238,7 +244,15 @@ def _difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
     return f"another order, class {index} is {names[index]} and {others[index]}"
 
 
-def _register(dataset: Declared) -> None:
+def _extra_keys(cfg: CfgNode) -> ExtraKeys:
+    """What the config asks for beside the standard keys."""
+    coco = cfg.DATASETS.get("COCO") or {}
+    images = [*_listed(coco.get("EXTRA_IMAGE_KEYS")), cfg.DATALOADER.get("GROUP_FIELD", "")]
+    annotations = _listed(coco.get("EXTRA_ANNOTATION_KEYS"))
+    return ExtraKeys(tuple(dict.fromkeys(filter(None, images))), annotations)
+
+
+def _register(dataset: Declared, extra: ExtraKeys) -> None:
     """Register with Detectron2, the classes being known before the annotations are loaded."""
     metadata = {
         "thing_classes": list(dataset.content.class_names),
@@ -246,12 +260,18 @@ def _register(dataset: Declared) -> None:
     }
     if dataset.name in DatasetCatalog:
         old = MetadataCatalog.get(dataset.name)
-        if all(old.get(key) in (None, value) for key, value in metadata.items()):
+        same = all(old.get(key) in (None, value) for key, value in metadata.items())
+        if same and old.get("extra_keys", ExtraKeys()) == extra:
             return
-        # The json was edited since, as happens in a notebook; metadata cannot be changed.
+        # The json or the keys were edited since, as in a notebook; metadata cannot be changed.
         DatasetCatalog.remove(dataset.name)
         MetadataCatalog.remove(dataset.name)
     register_coco_instances(dataset.name, metadata, str(dataset.json), str(dataset.images))
+    if any(extra):
+        DatasetCatalog.remove(dataset.name)
+        load = partial(load_coco_records, dataset.json, dataset.images, dataset.name, extra)
+        DatasetCatalog.register(dataset.name, load)
+        MetadataCatalog.get(dataset.name).extra_keys = extra
     logger.info(f"{dataset.key}: registered '{dataset.name}' from {dataset.json}.")
 
 

@@ -11,32 +11,53 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import check_image_size, filter_empty_instances, read_image
+from detectron2.data.detection_utils import (
+    annotations_to_instances,
+    check_image_size,
+    filter_empty_instances,
+    read_image,
+    transform_instance_annotations,
+)
 from detectron2.structures import Boxes, BoxMode, Instances
 from fvcore.transforms.transform import Transform
 
 from retina_plugin.data.augmentations import build_augmentations
 from retina_plugin.data.decoders import Decoder, find_decoder
+from retina_plugin.data.object_fields import object_fields
+
+XYXY = BoxMode.XYXY_ABS
 
 
 class RetinaDatasetMapper(DatasetMapper):
     """``DatasetMapper`` with ``INPUT.AUGMENTATIONS`` (``_TEST``) and ``INPUT.DECODER``.
 
-    The results are bit-equal to Detectron2's. The boxes of an image are transformed together, and
-    annotations are not copied first, since they are only read. Masks, keypoints and boxes that are
-    no four plain numbers take Detectron2's way, as do whole records with a segmentation map or
-    proposals, whose images PIL decodes.
+    With the defaults the results are bit-equal to Detectron2's. The boxes of an image are
+    transformed together, and annotations are not copied first, since they are only read. Masks,
+    keypoints and boxes that are no four plain numbers take Detectron2's way, as do whole records
+    with a segmentation map or proposals, whose images PIL decodes.
 
     Args:
         is_train: see ``DatasetMapper``.
         decoder: what reads the image files.
+        ignore_crowd: keep crowd boxes as ``ignored_boxes``, see ``INPUT.IGNORE_CROWD``.
+        object_keys: of annotations, what else becomes fields, see ``object_fields``.
         kwargs: the further arguments of ``DatasetMapper``.
     """
 
     @configurable
-    def __init__(self, is_train: bool, *, decoder: Decoder = read_image, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        decoder: Decoder = read_image,
+        ignore_crowd: bool = False,
+        object_keys: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(is_train, **kwargs)
         self.decoder = decoder
+        self.ignore_crowd = ignore_crowd
+        self.object_keys = tuple(object_keys)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -49,6 +70,9 @@ class RetinaDatasetMapper(DatasetMapper):
         arguments = super().from_config(cfg, is_train)
         arguments["augmentations"] = build_augmentations(cfg, is_train)
         arguments["decoder"] = find_decoder(cfg.INPUT.get("DECODER", "PIL"))
+        arguments["ignore_crowd"] = cfg.INPUT.get("IGNORE_CROWD", False)
+        coco = cfg.DATASETS.get("COCO") or {}
+        arguments["object_keys"] = coco.get("EXTRA_ANNOTATION_KEYS") or ()
         return arguments
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -80,17 +104,55 @@ class RetinaDatasetMapper(DatasetMapper):
         """Replace ``annotations``, which are not changed, by ``instances``."""
         annotations = dataset_dict["annotations"]
         kept = [x for x in annotations if x.get("iscrowd", 0) == 0]
+        if self.ignore_crowd:
+            crowd = [x for x in annotations if x.get("iscrowd", 0)]
+            dataset_dict["ignored_boxes"] = Boxes(_boxes_after(crowd, transforms, image_shape))
         boxes = None
         if not (self.use_instance_mask or self.use_keypoint):
             boxes = transform_boxes(kept, transforms, image_shape)
         if boxes is None:
-            dataset_dict["annotations"] = copy.deepcopy(annotations)
-            super()._transform_annotations(dataset_dict, transforms, image_shape)
-            return
-        classes = torch.tensor([int(x["category_id"]) for x in kept], dtype=torch.int64)
-        instances = Instances(image_shape, gt_boxes=Boxes(boxes), gt_classes=classes)
+            instances = self._one_by_one(kept, transforms, image_shape)
+        else:
+            classes = torch.tensor([int(x["category_id"]) for x in kept], dtype=torch.int64)
+            instances = Instances(image_shape, gt_boxes=Boxes(boxes), gt_classes=classes)
+        for name, values in object_fields(kept, self.object_keys).items():
+            instances.set(name, values)
         dataset_dict["instances"] = filter_empty_instances(instances)
         del dataset_dict["annotations"]
+
+    def _one_by_one(
+        self, annotations: Sequence[dict[str, Any]], transforms: Transform, size: tuple[int, int]
+    ) -> Instances:
+        """Detectron2's way, with masks and keypoints."""
+        unread = {"segmentation": self.use_instance_mask, "keypoints": self.use_keypoint}
+        unread = {key for key, is_read in unread.items() if not is_read}
+        flip = self.keypoint_hflip_indices
+        transformed = [
+            transform_instance_annotations(
+                copy.deepcopy({key: value for key, value in x.items() if key not in unread}),
+                transforms,
+                size,
+                keypoint_hflip_indices=flip,
+            )
+            for x in annotations
+        ]
+        instances = annotations_to_instances(transformed, size, self.instance_mask_format)
+        if self.recompute_boxes:
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return instances
+
+
+def _boxes_after(
+    annotations: Sequence[dict[str, Any]], transforms: Transform, image_size: tuple[int, int]
+) -> np.ndarray:
+    boxes = transform_boxes(annotations, transforms, image_size)
+    if boxes is None:  # numpy's numbers, or mixed modes
+        plain = [
+            {"bbox": [float(v) for v in BoxMode.convert(x["bbox"], x["bbox_mode"], XYXY)]}
+            for x in annotations
+        ]
+        boxes = transform_boxes([{**x, "bbox_mode": XYXY} for x in plain], transforms, image_size)
+    return boxes
 
 
 def transform_boxes(

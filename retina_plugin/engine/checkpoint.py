@@ -14,8 +14,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from retina_plugin.engine.solver import BOTTOM_UP
+from retina_plugin.engine.layer_decay import BOTTOM_UP
+from retina_plugin.engine.weight_average import WeightAverage
 
+WEIGHT_AVERAGE = "weight_average"  # its place in a checkpoint
 KEY = "MODEL.WEIGHTS (in a LazyConfig train.init_checkpoint)"
 # All that a pickle of numpy arrays names, by numpy 1 and 2 and every protocol. Not numpy as a
 # whole: it ships functions that run a string.
@@ -37,11 +39,14 @@ class RetinaCheckpointer(DetectionCheckpointer):
       one. If no parameter of the model is in the file, that is an error.
     * Files of tensors are read with ``weights_only``; ``.pkl`` files are refused if they name
       anything but numpy arrays and plain containers.
+    * With an ``average``, ``model`` in every checkpoint is the averaged weights, those that were
+      evaluated, and ``weight_average`` holds the trained ones, with which a training resumes.
 
     Args:
         model: whose weights are saved and loaded.
         save_dir: where checkpoints are.
         all_weights: a file without some of the model's parameters, or no file, is an error too.
+        average: of the model's weights.
         kwargs: of ``DetectionCheckpointer``.
 
     Raises:
@@ -49,14 +54,29 @@ class RetinaCheckpointer(DetectionCheckpointer):
     """
 
     def __init__(
-        self, model: nn.Module, save_dir: str = "", *, all_weights: bool = False, **kwargs: Any
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        all_weights: bool = False,
+        average: WeightAverage | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(model, save_dir, **kwargs)
         self.all_weights = all_weights
+        self.average = average
         self._path = ""
         self._resuming = True
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def save(self, name: str, **kwargs: Any) -> None:
+        """As Detectron2's; with an average see the class."""
+        if self.average is None:
+            super().save(name, **kwargs)
+            return
+        with self.average.applied():
+            super().save(name, **{WEIGHT_AVERAGE: self.average.state_dict()}, **kwargs)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """As Detectron2's; ``path`` is a file, a URL or empty."""
         self._path, file = path, path.partition("?")[0]
         if not path and self.all_weights:
@@ -64,7 +84,7 @@ class RetinaCheckpointer(DetectionCheckpointer):
         if path and "://" not in path and not Path(file).is_file():
             raise ValueError(f"{KEY}: there is no file {file}")
         try:
-            return super().load(path, *args, **kwargs)
+            rest = super().load(path, checkpointables)
         except URLError as error:
             raise ValueError(
                 f"{KEY}: {path} cannot be downloaded ({error.reason}). Download it elsewhere and "
@@ -72,6 +92,15 @@ class RetinaCheckpointer(DetectionCheckpointer):
             ) from error
         finally:
             self._parsed_url_during_load = None  # else an error here would block the next load
+        saved = rest.pop(WEIGHT_AVERAGE, None)
+        goes_on = checkpointables is None and self.checkpointables and saved is not None
+        if goes_on and self.average is not None:
+            self.average.load_state_dict(saved)
+        elif goes_on:  # the average is no longer asked for: the optimizer knows the trained weights
+            self.model.load_state_dict(saved["trained"], strict=False)
+        elif self.average is not None:
+            self.average.restart()
+        return rest
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """As Detectron2's; a checkpoint to resume from must have all weights."""

@@ -17,12 +17,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from retina_plugin.data.package_files import register_package_paths
+from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.trainer import distribute
+from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
 from retina_plugin.registry import unknown_name
 
@@ -93,22 +95,41 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 
 
 def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]:
-    """Train ``model`` as the config says; returns the results of the last evaluation."""
+    """Train ``model`` as the config says; returns the results of the last evaluation.
+
+    ``train.weight_average`` and ``train.accumulate`` are what they are under ``SOLVER``; with the
+    latter ``dataloader.train.total_batch_size`` is the batch of an optimizer's step.
+    """
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     parallel = distribute(model, **cfg.train.ddp)
-    loader = instantiate(cfg.dataloader.train)
-    amp = cfg.train.amp
+    average = build_weight_average(model, cfg.train.get("weight_average", {}))
+    amp, accumulate = cfg.train.amp, cfg.train.get("accumulate", 1)
+    if accumulate != 1:
+        cfg.dataloader.train.total_batch_size = micro_batch_size(
+            cfg.dataloader.train.total_batch_size,
+            accumulate=accumulate,
+            workers=comm.get_world_size(),
+        )
     trainer = build_step(
-        parallel, loader, optimizer, amp=amp.enabled, precision=amp.get("precision", AUTO)
+        parallel,
+        instantiate(cfg.dataloader.train),
+        optimizer,
+        amp=amp.enabled,
+        precision=amp.get("precision", AUTO),
+        accumulate=accumulate,
+        average=average,
     )
     checkpointer = RetinaCheckpointer(
-        parallel, cfg.train.output_dir, trainer=weakref.proxy(trainer)
+        parallel, cfg.train.output_dir, average=average, trainer=weakref.proxy(trainer)
     )
     results: dict[str, Any] = {}
 
     def evaluate() -> dict[str, Any]:
-        results.update(evaluate_lazy(cfg, parallel))
+        def of_model() -> dict[str, Any]:
+            return evaluate_lazy(cfg, parallel)
+
+        results.update(of_model() if average is None else average.evaluate(of_model))
         return results
 
     # In DefaultTrainer's order: should the evaluation fail, there is a checkpoint; what it finds is

@@ -1,33 +1,46 @@
-"""Optimizers from the config: Detectron2's SGD, or AdamW, with a slower backbone on request."""
+"""Optimizers from the config: Detectron2's SGD, or AdamW; slower the nearer to the image."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import (
+    GradientClipType,
+    get_default_optimizer_params,
+    maybe_add_gradient_clipping,
+    reduce_param_groups,
+)
 from torch import nn
 
+from retina_plugin.engine.layer_decay import OWN_NORMS, layer_decay, pretrained_part
 from retina_plugin.registry import unknown_name
-
-BOTTOM_UP = "backbone.bottom_up."
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """``SOLVER.OPTIMIZER`` over the parameters that learn.
 
-    ``SOLVER.BACKBONE_LR_FACTOR`` multiplies the rate of the pretrained part, ``backbone.bottom_up``
-    (with no FPN: all of ``backbone``). Everything else is ``detectron2.solver.build_optimizer``'s.
+    ``SOLVER.BACKBONE_LR_FACTOR`` multiplies the rate of the pretrained part, see
+    :func:`pretrained_part`, and ``SOLVER.LAYER_DECAY`` that of its layers. Everything else is
+    ``detectron2.solver.build_optimizer``'s.
+
+    Deviation: with AdamW ``SOLVER.WEIGHT_DECAY_NORM`` reaches Detectron2's own norms too (``LN``,
+    and the ``BN`` of its RetinaNet's head), which Detectron2 forgets; SGD is Detectron2's as it is.
 
     Raises:
-        UnknownNameError: an unknown optimizer; lists the valid ones.
+        UnknownNameError: an unknown optimizer or kind of clipping; lists the valid ones.
+        ValueError: ``SOLVER.LAYER_DECAY`` is out of range, or the order of the backbone's layers is
+            unknown.
     """
     solver = cfg.SOLVER
-    names = [name for name, _ in model.named_parameters()]
-    pretrained = BOTTOM_UP if any(n.startswith(BOTTOM_UP) for n in names) else "backbone."
+    pretrained, _ = pretrained_part(model)
+    decay = layer_decay(model, solver.get("LAYER_DECAY", 1.0))
 
     def lr_factor(name: str) -> float:
         # Detectron2's own bias_lr_factor would overwrite the backbone's factor, not multiply it
         factor = solver.get("BACKBONE_LR_FACTOR", 1.0) if name.startswith(pretrained) else 1.0
+        factor *= decay(name)
         return factor * (solver.BIAS_LR_FACTOR if name.rpartition(".")[2] == "bias" else 1.0)
 
     parameters = get_default_optimizer_params(
@@ -42,8 +55,30 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     name = solver.get("OPTIMIZER", "SGD")
     builders = {
         "SGD": lambda: torch.optim.SGD(parameters, **common, **momentum),
-        "AdamW": lambda: torch.optim.AdamW(parameters, **common),
+        "AdamW": lambda: torch.optim.AdamW(_with_own_norms(parameters, cfg, model), **common),
     }
     if name not in builders:
         raise unknown_name("SOLVER.OPTIMIZER", name, builders)
+    kinds = [kind.value for kind in GradientClipType]
+    if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE not in kinds:
+        clip_type = solver.CLIP_GRADIENTS.CLIP_TYPE
+        raise unknown_name("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type, kinds)
     return maybe_add_gradient_clipping(cfg, builders[name]())
+
+
+def _with_own_norms(groups: list[dict[str, Any]], cfg: CfgNode, model: nn.Module) -> Any:
+    """The groups of parameters, with the norms' weight decay for Detectron2's own norms as well."""
+    solver = cfg.SOLVER
+    norms = [
+        parameter
+        for module in model.modules()
+        if isinstance(module, OWN_NORMS)
+        for name, parameter in module.named_parameters(recurse=False)
+        # what is set for biases goes before, as for other norms
+        if parameter.requires_grad and (name != "bias" or solver.WEIGHT_DECAY_BIAS is None)
+    ]
+    if solver.WEIGHT_DECAY_NORM is None:
+        return groups
+    return reduce_param_groups(
+        [*groups, {"params": norms, "weight_decay": solver.WEIGHT_DECAY_NORM}]
+    )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from retina_plugin.engine.accumulation import require_accumulable
+from retina_plugin.engine.weight_average import WeightAverage
+from retina_plugin.normalizers.accumulated_normalizer import AccumulatedNormalizer
 from retina_plugin.registry import unknown_name
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -21,12 +26,28 @@ class TrainingStep(SimpleTrainer):
     Checkpoints of either resume here. Gradients are dropped before the forward pass, not after it,
     which takes less memory, and the losses are read with one transfer for all.
 
+    With ``accumulate`` n, a step takes n batches of the loader and does what one with all their
+    images would, see :class:`AccumulatedNormalizer`. Other than there:
+
+    * images are padded to the largest of their micro-batch, not of the step, so that there may be
+      fewer anchors in the padding;
+    * batch norms that learn see a micro-batch at a time, and update their statistics n times;
+    * ``LOSS.BOXES_BY`` scales its weights to a mean of 1 within each micro-batch, instead of
+      within the step (``quality`` with ``LOSS.COUNT: quality`` needs no scaling and is exact);
+    * ``num_pos_anchors`` in the log is a micro-batch's, and ``VIS_PERIOD`` draws one picture each.
+
     Args:
         model: on its device.
         loader: of batches.
         optimizer: of the model's parameters.
         precision: of the forward pass' matrices, ``torch.autocast``'s; None for fp32. With float16
             the loss is scaled, as the smallest gradients would be 0.
+        accumulate: batches of the loader that make a step.
+        average: of the model's weights, updated after the optimizer (also where the scaler made it
+            skip a step: to know, the host would have to wait).
+
+    Raises:
+        ValueError: the model cannot accumulate, see :func:`require_accumulable`.
     """
 
     def __init__(
@@ -36,8 +57,15 @@ class TrainingStep(SimpleTrainer):
         loader: Any,
         optimizer: torch.optim.Optimizer,
         precision: torch.dtype | None = None,
+        accumulate: int = 1,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__(model, loader, optimizer, zero_grad_before_forward=True)
+        self._is_parallel = isinstance(model, DistributedDataParallel)
+        if accumulate > 1:
+            require_accumulable(self._detector)
+        self._accumulate = accumulate
+        self._average = average
         self._device = next(model.parameters()).device.type
         self._precision = precision
         scales = precision is torch.float16
@@ -47,13 +75,14 @@ class TrainingStep(SimpleTrainer):
         """Data, forward pass, backward pass, log, optimizer."""
         assert self.model.training, "the model was changed to evaluation mode"
         begin = time.perf_counter()
-        batch = next(self._data_loader_iter)
+        batches = [next(self._data_loader_iter) for _ in range(self._accumulate)]
         data_time = time.perf_counter() - begin
         self.optimizer.zero_grad()
-        with torch.autocast(self._device, self._precision, enabled=self._precision is not None):
-            losses = self.model(batch)
-        total = sum(losses.values())
-        (total if self.grad_scaler is None else self.grad_scaler.scale(total)).backward()
+        if len(batches) > 1:
+            losses = self._accumulated(batches)
+        else:
+            losses = self._forward(batches[0])
+            self._backward(losses)
         self.after_backward()
         # stops at a loss that is not finite, before the weights learn from it
         self._write_metrics(_on_host(losses), data_time)
@@ -62,6 +91,38 @@ class TrainingStep(SimpleTrainer):
         else:
             self.grad_scaler.step(self.optimizer)  # which clips, where it does, unscaled gradients
             self.grad_scaler.update()
+        if self._average is not None:
+            self._average.update()
+
+    @property
+    def _detector(self) -> nn.Module:
+        return self.model.module if self._is_parallel else self.model
+
+    def _forward(self, batch: Any, **options: Any) -> dict[str, Tensor]:
+        with torch.autocast(self._device, self._precision, enabled=self._precision is not None):
+            return self.model(batch, **options)
+
+    def _backward(self, losses: dict[str, Tensor]) -> None:
+        total = sum(losses.values())
+        (total if self.grad_scaler is None else self.grad_scaler.scale(total)).backward()
+
+    def _accumulated(self, batches: list[Any]) -> dict[str, Tensor]:
+        """Forward and backward passes of micro-batches; returns the losses of the step."""
+        normalizer = AccumulatedNormalizer(self._detector.normalizer, len(batches))
+        sums: dict[str, Tensor] = {}
+        for part, batch in enumerate(batches, start=1):
+            # the workers exchange what all parts add up to, with the last one
+            alone = self._is_parallel and part < len(batches)
+            with self.model.no_sync() if alone else nullcontext():
+                losses = self._forward(batch, normalizer=normalizer)
+                if normalizer.rescale is not None:
+                    gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                    torch._foreach_mul_(gradients, normalizer.rescale)
+                    sums = {name: loss * normalizer.rescale for name, loss in sums.items()}
+                self._backward(losses)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach()
+        return sums
 
     def state_dict(self) -> dict[str, Any]:
         """Detectron2's, as ``AMPTrainer`` writes it where there is a scaler."""
@@ -84,6 +145,8 @@ def build_step(
     *,
     amp: bool,
     precision: str = AUTO,
+    accumulate: int = 1,
+    average: WeightAverage | None = None,
 ) -> TrainingStep:
     """The training step of the config.
 
@@ -93,10 +156,12 @@ def build_step(
         optimizer: of the model's parameters.
         amp: ``SOLVER.AMP.ENABLED``.
         precision: ``SOLVER.AMP.PRECISION``; ``auto`` is float16 on CUDA, bfloat16 on the CPU.
+        accumulate: ``SOLVER.ACCUMULATE``.
+        average: of ``SOLVER.WEIGHT_AVERAGE``.
 
     Raises:
         UnknownNameError: an unknown precision; lists the valid ones.
-        ValueError: float16 on the CPU.
+        ValueError: float16 on the CPU; the model cannot accumulate.
     """
     device = next(model.parameters()).device.type
     if precision not in (AUTO, *PRECISIONS):
@@ -113,6 +178,8 @@ def build_step(
         loader=loader,
         optimizer=optimizer,
         precision=PRECISIONS[precision] if amp else None,
+        accumulate=accumulate,
+        average=average,
     )
 
 

@@ -9,17 +9,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, create_ddp_model
-from detectron2.engine.train_loop import TrainerBase
+from detectron2.engine.hooks import EvalHook
+from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from torch import nn
 
 from retina_plugin.data.mapper import RetinaDatasetMapper
+from retina_plugin.data.train_loader import build_train_loader, start_at
+from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
+from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.evaluation.build import build_evaluator
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
 
@@ -30,30 +34,42 @@ class RetinaTrainer(DefaultTrainer):
     Only the construction is our own: Detectron2's wraps the model for one GPU a worker, which fails
     for workers on CPUs.
 
+    ``SOLVER.IMS_PER_BATCH`` is the batch of an optimizer's step; the loader gives
+    ``IMS_PER_BATCH / ACCUMULATE`` images. With ``SOLVER.WEIGHT_AVERAGE`` evaluations are of the
+    averaged weights, and so is ``model`` in the checkpoints: see :class:`RetinaCheckpointer`.
+
     Raises:
-        ValueError: the batch cannot be shared evenly by the workers.
+        ValueError: the batch cannot be shared evenly by the workers and micro-batches; or
+            ``TEST.PRECISE_BN`` with an average of the weights, for which it has no statistics.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        batch, workers = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-        if batch % workers:
-            raise ValueError(
-                f"SOLVER.IMS_PER_BATCH is the batch of all workers together: {batch} images cannot "
-                f"be shared evenly by {workers} workers"
-            )
+        _images_of_loader(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
-        parallel = distribute(model)
+        parallel = distribute(model)  # which gives all workers the same weights
+        self.average = build_weight_average(model, cfg.SOLVER.get("WEIGHT_AVERAGE", {}))
+        if self.average is not None and cfg.TEST.PRECISE_BN.ENABLED:
+            raise ValueError(
+                "TEST.PRECISE_BN measures the statistics of the trained weights, but with "
+                "SOLVER.WEIGHT_AVERAGE.DECAY the averaged ones are evaluated: turn one of them off"
+            )
         amp = cfg.SOLVER.AMP
         self._trainer = build_step(
-            parallel, loader, optimizer, amp=amp.ENABLED, precision=amp.get("PRECISION", AUTO)
+            parallel,
+            loader,
+            optimizer,
+            amp=amp.ENABLED,
+            precision=amp.get("PRECISION", AUTO),
+            accumulate=cfg.SOLVER.get("ACCUMULATE", 1),
+            average=self.average,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RetinaCheckpointer(
-            parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            parallel, cfg.OUTPUT_DIR, average=self.average, trainer=weakref.proxy(self)
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -62,8 +78,22 @@ class RetinaTrainer(DefaultTrainer):
 
     def train(self) -> dict[str, Any]:
         """Train; returns the last evaluation's results, on workers other than the first empty."""
+        start_at(self._trainer.data_loader, self.start_iter)
         super().train()
         return getattr(self, "_last_eval_results", {})
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's; evaluated are the averaged weights, where there are."""
+        evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+        hooks = super().build_hooks()
+        return [evaluation if isinstance(hook, EvalHook) else hook for hook in hooks]
+
+    def _evaluate(self) -> dict[str, Any]:
+        def results() -> dict[str, Any]:
+            return self.test(self.cfg, self.model)
+
+        self._last_eval_results = self.average.evaluate(results) if self.average else results()
+        return self._last_eval_results
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -80,8 +110,8 @@ class RetinaTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader with the plugin's mapper."""
-        return build_detection_train_loader(cfg, mapper=RetinaDatasetMapper(cfg, is_train=True))
+        """Of micro-batches, see :func:`retina_plugin.data.train_loader.build_train_loader`."""
+        return build_train_loader(cfg, batch_size=_images_of_loader(cfg))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -124,6 +154,14 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def _images_of_loader(cfg: CfgNode) -> int:
+    return micro_batch_size(
+        cfg.SOLVER.IMS_PER_BATCH,
+        accumulate=cfg.SOLVER.get("ACCUMULATE", 1),
+        workers=comm.get_world_size(),
+    )
 
 
 def distribute(model: nn.Module, **options: Any) -> nn.Module:

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from torch import Tensor, nn
 
+from retina_plugin.heads.level_outputs import (
+    anchor_counts,
+    layer_of,
+    output_conv,
+    output_layers,
+    prior_bias,
+)
 from retina_plugin.registry import HEADS
 
+SHARED_DEFAULTS = {"LEVEL_SCALES": False}
 
-@HEADS.register()
+
+@HEADS.register(defaults=SHARED_DEFAULTS)
 class FocalRetinaNetHead(RetinaNetHead):
     """``RetinaNetHead``, which may have a different number of anchors on each level.
 
@@ -21,6 +31,9 @@ class FocalRetinaNetHead(RetinaNetHead):
     the two output convolutions, and parameters and names are those of Detectron2's head. Else the
     levels with the same number of anchors share theirs: ``cls_score`` and ``bbox_pred`` are then
     ``ModuleDict`` s keyed by that number.
+
+    Subclasses with outputs of their own replace :meth:`forward`, and have :meth:`classify` and
+    :meth:`regress` for the common ones.
 
     Source: Lin et al. 2017, section 4; ``detectron2.modeling.meta_arch.retinanet.RetinaNetHead``.
 
@@ -32,6 +45,7 @@ class FocalRetinaNetHead(RetinaNetHead):
         norm: after each of them; see ``detectron2.layers.get_norm``.
         prior_prob: pi, the initial score of every class.
         box_dim: D, numbers that describe a box.
+        level_scales: learn a factor of each level's deltas, as FCOS, ATSS and GFL do.
 
     Raises:
         ValueError: ``num_anchors`` does not fit the levels.
@@ -48,11 +62,9 @@ class FocalRetinaNetHead(RetinaNetHead):
         norm: str = "",
         prior_prob: float = 0.01,
         box_dim: int = 4,
+        level_scales: bool = False,
     ) -> None:
-        levels = len(input_shape)
-        counts = [num_anchors] * levels if isinstance(num_anchors, int) else list(num_anchors)
-        if len(counts) != levels:
-            raise ValueError(f"num_anchors has {len(counts)} entries for {levels} levels: {counts}")
+        counts = anchor_counts(num_anchors, len(input_shape))
         super().__init__(
             input_shape=input_shape,
             num_classes=num_classes,
@@ -61,12 +73,19 @@ class FocalRetinaNetHead(RetinaNetHead):
             norm=norm,
             prior_prob=prior_prob,
         )
-        self._counts = tuple(counts)
-        if box_dim != 4:
-            self.bbox_pred = _output_conv(self.bbox_pred.in_channels, counts[0] * box_dim, 0.0)
-        if len(set(counts)) > 1:
-            self.cls_score = _one_per_count(self.cls_score, counts)
-            self.bbox_pred = _one_per_count(self.bbox_pred, counts)
+        self.counts = counts
+        self.channels = channels = conv_dims[-1]
+        differ = len(set(counts)) > 1
+        if differ:
+            bias = prior_bias(prior_prob)
+            self.cls_score = output_layers(
+                counts, lambda count: output_conv(channels, count * num_classes, bias)
+            )
+        if differ or box_dim != 4:
+            self.bbox_pred = output_layers(
+                counts, lambda count: output_conv(channels, count * box_dim, 0.0)
+            )
+        self.level_scales = nn.Parameter(torch.ones(len(counts))) if level_scales else None
 
     @classmethod
     def from_config(
@@ -90,32 +109,18 @@ class FocalRetinaNetHead(RetinaNetHead):
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """``(N, C, H, W)`` a level -> logits ``(N, A*K, H, W)``, deltas ``(N, A*D, H, W)``."""
-        if not isinstance(self.cls_score, nn.ModuleDict):
-            return super().forward(features)
-        logits = [
-            self.cls_score[str(count)](self.cls_subnet(feature))
-            for count, feature in zip(self._counts, features, strict=True)
-        ]
-        deltas = [
-            self.bbox_pred[str(count)](self.bbox_subnet(feature))
-            for count, feature in zip(self._counts, features, strict=True)
-        ]
+        assert len(features) == len(self.counts)
+        logits, deltas = [], []
+        for level, feature in enumerate(features):
+            logits.append(self.classify(level, self.cls_subnet(feature)))
+            deltas.append(self.regress(level, self.bbox_subnet(feature)))
         return logits, deltas
 
+    def classify(self, level: int, tower: Tensor) -> Tensor:
+        """``(N, C, H, W)`` of the classification tower -> logits ``(N, A*K, H, W)``."""
+        return layer_of(self.cls_score, self.counts[level])(tower)
 
-def _one_per_count(first: nn.Conv2d, counts: Sequence[int]) -> nn.ModuleDict:
-    """One output convolution per distinct number of anchors, initialised like ``first``."""
-    per_anchor = first.out_channels // counts[0]
-    convs = nn.ModuleDict({str(counts[0]): first})
-    for count in counts:
-        if str(count) not in convs:
-            bias = first.bias[0].item()  # the prior, or 0
-            convs[str(count)] = _output_conv(first.in_channels, count * per_anchor, bias)
-    return convs
-
-
-def _output_conv(in_channels: int, out_channels: int, bias: float) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-    nn.init.normal_(conv.weight, std=0.01)
-    nn.init.constant_(conv.bias, bias)
-    return conv
+    def regress(self, level: int, tower: Tensor) -> Tensor:
+        """``(N, C, H, W)`` of the box tower -> deltas ``(N, A*D, H, W)``."""
+        deltas = layer_of(self.bbox_pred, self.counts[level])(tower)
+        return deltas if self.level_scales is None else deltas * self.level_scales[level]

@@ -24,7 +24,7 @@ class NMSPostProcessor:
 
     Equal to ``detectron2.modeling.meta_arch.RetinaNet.inference_single_image``, order included.
 
-    Subclasses replace :meth:`suppress`.
+    Subclasses replace :meth:`suppress` or :meth:`place`.
 
     Args:
         coder: turns deltas into boxes.
@@ -106,9 +106,13 @@ class NMSPostProcessor:
         boxes, scores, classes = (found.by_image(x) for x in (boxes, found.scores, found.classes))
         groups = [torch.zeros_like(x) for x in classes] if self.class_agnostic else classes
         kept = self.suppress(boxes, scores, groups)
+        placed = [
+            Boxes(self.place(*image, keep))
+            for *image, (keep, _) in zip(boxes, scores, groups, kept, strict=True)
+        ]
         return [
-            Instances(size, pred_boxes=Boxes(b[keep]), scores=s, pred_classes=c[keep])
-            for size, b, c, (keep, s) in zip(image_sizes, boxes, classes, kept, strict=True)
+            Instances(size, pred_boxes=b, scores=s, pred_classes=c[keep])
+            for size, b, c, (keep, s) in zip(image_sizes, placed, classes, kept, strict=True)
         ]
 
     def suppress(
@@ -132,6 +136,17 @@ class NMSPostProcessor:
             for image in zip(boxes, scores, groups, strict=True)
         ]
         return [(keep, s[keep]) for keep, s in zip(keeps, scores, strict=True)]
+
+    def place(self, boxes: Tensor, scores: Tensor, groups: Tensor, keep: Tensor) -> Tensor:
+        """Where the kept candidates of an image lie: ``(k, 4)``, by default where they were.
+
+        Args:
+            boxes: ``(n, 4)``, all candidates.
+            scores: ``(n,)``.
+            groups: ``(n,)``; see :meth:`suppress`.
+            keep: ``(k,)``, its indices.
+        """
+        return boxes[keep]
 
     @property
     def _node(self) -> str:

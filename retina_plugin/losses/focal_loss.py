@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retina_plugin.contracts import DenseTargets, PositiveBoxes
-from retina_plugin.losses.dense_sum import dense_sum
+from retina_plugin.losses.dense_sum import dense_sum, shifted, weighted
 from retina_plugin.registry import CLS_LOSSES
 
 
-def focal_background(logits: Tensor, alpha: float, gamma: float) -> Tensor:
+def focal_background(
+    logits: Tensor, alpha: float, gamma: float | Tensor, factor: Tensor | None = None
+) -> Tensor:
     """Sum of the focal loss of target 0 over logits x, which its derivative overwrites.
 
     ``p = sigmoid(x)``, ``s = softplus(x) = -log(1 - p)``::
@@ -23,16 +25,22 @@ def focal_background(logits: Tensor, alpha: float, gamma: float) -> Tensor:
         loss = (1 - alpha) p^gamma s
         d loss / dx = (1 - alpha) p^gamma (gamma (1 - p) s + p)
 
-    Every line is a pass over all logits of the model: as few as can be, and in place.
+    Every line is a pass over all logits of the model: as few as can be, and in place. A ``factor``
+    multiplies both; it and gamma are broadcast.
     """
     probability = logits.sigmoid()
     cross_entropy = F.softplus(logits)
     weight = torch.pow(probability, gamma, out=logits)
     if alpha >= 0:
         weight.mul_(1 - alpha)
+    if factor is not None:
+        weight.mul_(factor)
     slope = (1 - probability).mul_(cross_entropy)
     total = cross_entropy.mul_(weight).sum()
-    weight.mul_(probability.add_(slope, alpha=gamma))
+    if isinstance(gamma, Tensor):
+        weight.mul_(probability.addcmul_(slope, gamma.expand_as(slope)))
+    else:
+        weight.mul_(probability.add_(slope, alpha=gamma))
     return total
 
 
@@ -52,7 +60,8 @@ def focal_loss(
     """Focal loss summed over all anchors that are not ignored.
 
     ``FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t)``, ``alpha_t`` being alpha for an object's own
-    class and 1 - alpha else; a negative alpha means no weight.
+    class and 1 - alpha else; a negative alpha means no weight. An object with ``gt_gamma_shift``
+    has gamma less that, one with ``gt_weight`` counts that much.
 
     Args:
         logits: a level's ``(N, A*K, H, W)`` each.
@@ -70,7 +79,7 @@ def focal_loss(
         logits,
         targets,
         background=lambda x: focal_background(x, alpha, gamma),
-        objects=lambda x: focal_objects(x, alpha, gamma),
+        objects=lambda x: weighted(focal_objects(x, alpha, shifted(gamma, targets)), targets),
     )
 
 

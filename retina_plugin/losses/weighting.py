@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
 from retina_plugin.contracts import DenseTargets, PositiveBoxes
+from retina_plugin.geometry import centreness
 from retina_plugin.registry import unknown_name
 
 KEY = "MODEL.RETINANET.LOSS"
@@ -30,19 +30,6 @@ def by_score(logits: Sequence[Tensor], targets: DenseTargets, _: PositiveBoxes) 
 def by_centreness(_: Sequence[Tensor], __: DenseTargets, positives: PositiveBoxes) -> Tensor:
     """How central the anchor lies in its object: FCOS's and ATSS's."""
     return centreness(positives.anchors, positives.gt_boxes)
-
-
-def centreness(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """``sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))`` of the anchors' centres in the boxes.
-
-    ``(P, 4), (P, 4) -> (P,)`` in [0, 1]; 0 for a centre that is outside.
-
-    Source: Tian et al., FCOS, 2019, equation 3.
-    """
-    centre = (anchors[:, :2] + anchors[:, 2:]) / 2
-    before, after = (centre - boxes[:, :2]).clamp(min=0), (boxes[:, 2:] - centre).clamp(min=0)
-    largest = torch.maximum(before, after).clamp(min=torch.finfo(boxes.dtype).tiny)
-    return (torch.minimum(before, after) / largest).prod(dim=1).sqrt()
 
 
 _BOXES_BY = {"quality": by_quality, "score": by_score, "centreness": by_centreness}

@@ -238,3 +238,38 @@ def test_zoom_resizes_image_and_boxes_alike():
     assert np.abs(painted_box(inputs.image) - inputs.boxes[0]).max() <= 1
     with pytest.raises(ValueError, match="positive"):
         Zoom(0)
+
+
+# ---- large-scale and multi-scale jitter, which Detectron2's transforms are
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_large_scale_jitter_keeps_boxes_on_their_pixels(pad):
+    side, widths, seen = 90, [], 0
+    resize = {"NAME": "ResizeScale", "min_scale": 0.4, "max_scale": 2.0}
+    resize.update(target_height=side, target_width=side)
+    crop = {"NAME": "FixedSizeCrop", "crop_size": [side, side], "pad": pad, "pad_value": 7}
+    jitter = T.AugmentationList(build_augmentations(config(resize, crop)))
+    for box in np.repeat(BOXES[:3], 15, axis=0):
+        inputs = T.AugInput(paint(box), boxes=box[None])
+        transforms = jitter(inputs)
+        shape = np.array(inputs.image.shape[:2])
+        assert (shape == side).all() if pad else (shape <= side).all()
+        ((x0, _, x1, y1),) = transforms.apply_box(np.array([[0, 0, WIDTH, HEIGHT]]))
+        widths.append(x1 - x0)
+        padding = np.ones(shape, bool)
+        padding[: int(y1), : int(x1)] = False
+        assert (inputs.image[padding] == 7).all() and (pad or not padding.any())
+        expected = inputs.boxes[0].clip(0, shape[[1, 0, 1, 0]])
+        if (expected[2:] - expected[:2]).min() >= 1.5:
+            seen += 1
+            np.testing.assert_allclose(painted_box(inputs.image), expected, atol=1)
+    assert seen > 15
+    assert min(widths) < side * 0.6 and max(widths) > side * 1.7
+
+
+def test_multi_scale_takes_each_size():
+    entry = {"NAME": "ResizeShortestEdge", "short_edge_length": [20, 30, 60], "max_size": 90}
+    (resize,) = build_augmentations(config({**entry, "sample_style": "choice"}))
+    sizes = {resize.get_transform(paint(BOXES[0])).new_h for _ in range(50)}
+    assert sizes == {20, 30, round(90 * HEIGHT / WIDTH)}  # 60 would make it wider than 90

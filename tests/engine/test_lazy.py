@@ -152,6 +152,34 @@ def test_a_resumed_training_is_the_same_training(config_file, tmp_path):
     assert [line["iteration"] for line in lines if "total_loss" in line] == [2, 3]
 
 
+AVERAGE = "\ntrain.weight_average = dict(decay=0.8, warmup=2, evaluate_both=True)\n"
+
+
+def test_averaged_weights_are_evaluated_saved_and_resumed(config_file, tmp_path):
+    """With micro-batches as well; ``total_batch_size`` is the step's."""
+    with config_file.open("a") as file:
+        file.write(f"{AVERAGE}train.accumulate = 2\n")
+    results = run_lazy(arguments(config_file))
+    assert results["raw"]["bbox"].keys() == results["bbox"].keys()
+    output = tmp_path / "output"
+    expected = torch.load(output / "model_final.pth", weights_only=True)
+    trained = expected["weight_average"]["trained"]["head.cls_score.weight"]
+    assert not torch.equal(trained, expected["model"]["head.cls_score.weight"])
+    (output / "last_checkpoint").write_text("model_0000001.pth")
+    run_lazy(arguments(config_file, resume=True))
+    again = torch.load(output / "model_final.pth", weights_only=True)
+    assert again["weight_average"]["updates"] == 4
+    for name, tensor in expected["model"].items():
+        torch.testing.assert_close(again["model"][name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_micro_batches_that_do_not_fit(config_file):
+    with config_file.open("a") as file:
+        file.write("train.accumulate = 3\n")
+    with pytest.raises(ValueError, match=r"2 images.*3 micro-batches"):
+        run_lazy(arguments(config_file))
+
+
 def test_without_an_evaluator_there_are_no_results(config_file):
     with config_file.open("a") as file:
         file.write("del dataloader['evaluator']\n")

@@ -1,8 +1,10 @@
-"""Our SGD is Detectron2's; AdamW, the slower backbone and clipping do what their keys say."""
+"""Our SGD is Detectron2's; AdamW, slower layers, decay of norms and clipping as their keys say."""
 
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers.batch_norm import CycleBatchNormList, LayerNorm
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer as stock_build_optimizer
 from support.tiny_models import tiny_cfg
@@ -21,7 +23,7 @@ def model():
 def config(**solver):
     cfg = add_retina_config(get_cfg())
     for key, value in solver.items():
-        assert key in cfg.SOLVER
+        assert key in cfg.SOLVER or key == "LAYER_DECAY"
         cfg.SOLVER[key] = value
     return cfg
 
@@ -86,6 +88,64 @@ def test_adamw_takes_rate_and_decay_but_no_momentum(model):
         assert "momentum" not in group
 
 
+NORMS = {"GN": nn.GroupNorm, "LN": LayerNorm, "BN": CycleBatchNormList, "nnLN": nn.LayerNorm}
+
+
+@pytest.mark.parametrize("bias_decay", [None, 0.0])
+@pytest.mark.parametrize("norm", NORMS)
+def test_adamw_decays_weights_but_neither_norms_nor_biases(norm, bias_decay):
+    """Each kind of norm: ``BN`` in the head is one for each level with common weights."""
+    model = build_model(tiny_cfg(NORM="BN" if norm == "BN" else "GN"))
+    if norm in ("LN", "nnLN"):
+        model.head.cls_subnet[1] = NORMS[norm](64)
+    cfg = config(OPTIMIZER="AdamW", WEIGHT_DECAY=0.2, WEIGHT_DECAY_NORM=0.0)
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = bias_decay
+    found = settings(build_optimizer(cfg, model), model)
+    norms = {
+        f"{module}.{name}"
+        for module, m in model.named_modules()
+        if isinstance(m, NORMS[norm])
+        for name, _ in m.named_parameters(recurse=False)
+    }
+    assert norms
+    for name, group in found.items():
+        if name in norms:
+            assert group["weight_decay"] == 0.0, name
+        elif "subnet" not in name:  # where other norms may be
+            of_bias = name.endswith("bias") and bias_decay is not None
+            assert group["weight_decay"] == (bias_decay if of_bias else 0.2), name
+    assert found.keys() == {n for n, _ in model.named_parameters()}
+
+
+def test_a_bias_of_a_norm_has_the_decay_of_biases():
+    """As Detectron2 has it for the norms that it knows."""
+    model = nn.ModuleDict({"known": nn.GroupNorm(2, 4), "own": LayerNorm(4)})
+    cfg = config(OPTIMIZER="AdamW", WEIGHT_DECAY_NORM=0.1)
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.3
+    found = settings(build_optimizer(cfg, model), model)
+    for norm in model:
+        assert found[f"{norm}.weight"]["weight_decay"] == 0.1
+        assert found[f"{norm}.bias"]["weight_decay"] == 0.3
+
+
+def test_frozen_norms_have_nothing_to_decay():
+    model = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), FrozenBatchNorm2d(2))
+    found = settings(build_optimizer(config(OPTIMIZER="AdamW"), model), model)
+    assert found.keys() == {"0.weight"}
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_layer_decay_multiplies_the_other_factors(model, name):
+    factors = {"LAYER_DECAY": 0.5, "BACKBONE_LR_FACTOR": 0.1, "BIAS_LR_FACTOR": 2.0}
+    cfg = config(OPTIMIZER=name, BASE_LR=1.0, **factors)
+    layers = {"res3": 0.125, "res4": 0.25, "res5": 0.5}
+    for parameter, group in settings(build_optimizer(cfg, model), model).items():
+        expected = 2.0 if parameter.endswith("bias") else 1.0
+        if parameter.startswith("backbone.bottom_up."):
+            expected *= 0.1 * layers[parameter.split(".")[2]]
+        assert group["lr"] == pytest.approx(expected), parameter
+
+
 @pytest.mark.parametrize("bias_factor", [1.0, 2.0])
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
 def test_backbone_factor_is_of_the_bottom_up_alone(model, name, bias_factor):
@@ -144,3 +204,12 @@ def test_steps_equal_detectron2s(model):
 def test_unknown_optimizer_lists_the_valid_ones(model):
     with pytest.raises(UnknownNameError, match=r"SOLVER.OPTIMIZER.*'adamw'.*AdamW.*SGD"):
         build_optimizer(config(OPTIMIZER="adamw"), model)
+
+
+def test_unknown_kind_of_clipping_lists_the_valid_ones(model):
+    cfg = config()
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    build_optimizer(cfg, model)  # it is off
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    with pytest.raises(UnknownNameError, match=r"CLIP_GRADIENTS.CLIP_TYPE: 'full_model'.*norm, v"):
+        build_optimizer(cfg, model)

@@ -1,10 +1,12 @@
 """The trainer continues where it stopped, evaluates what it trained, and refuses early."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from support.block_data import as_overrides, write_blocks
 from support.tiny_models import tiny_cfg
@@ -103,6 +105,98 @@ def test_a_resumed_training_is_the_same_training(cfg, tmp_path, optimizer, sched
         torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-5)
 
 
+def with_average(cfg, **settings):
+    """What the config holds once the keys are set; decay at once, so that it shows."""
+    cfg.SOLVER.WEIGHT_AVERAGE = CfgNode({"DECAY": 0.8, "WARMUP": 2.0, **settings})
+
+
+def averaged(trainer):
+    with trainer.average.applied():
+        return {name: x.clone() for name, x in trainer.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_training_has_the_same_average(cfg, tmp_path, accumulate):
+    """Interrupted in the middle, with micro-batches as well."""
+    with_average(cfg)
+    cfg.SOLVER.ACCUMULATE = accumulate
+    cfg.TEST.EVAL_PERIOD = 2  # evaluations between leave no trace
+    whole, expected, _ = train(cfg)
+    cfg.OUTPUT_DIR = str(tmp_path / "interrupted")
+    cfg.TEST.EVAL_PERIOD = 0
+    train(cfg, stop_before=5)
+    resumed, second, _ = train(cfg, resume=True, seed=99)
+    assert list(second) == [3, 4, 5] and resumed.average.updates == 6
+    for step, found in second.items():
+        assert found == pytest.approx(expected[step], rel=1e-4), step
+    before = averaged(whole)
+    for name, x in averaged(resumed).items():
+        torch.testing.assert_close(x, before[name], rtol=1e-3, atol=1e-5, msg=name)
+    weight = whole.model.head.cls_subnet[0].weight
+    assert not torch.allclose(before["head.cls_subnet.0.weight"], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_checkpoint_restores_training_to_the_bit(cfg):
+    with_average(cfg)
+    first, _, _ = train(cfg)
+    second = RetinaTrainer(cfg)
+    second.resume_or_load(resume=True)
+    for a, b in (
+        (first.model.state_dict(), second.model.state_dict()),
+        map(averaged, (first, second)),
+    ):
+        assert all(torch.equal(x, b[name]) for name, x in a.items())
+
+
+def test_micro_batches_train_as_the_large_batch(cfg, tmp_path):
+    _, expected, _ = train(cfg)
+    cfg.SOLVER.ACCUMULATE, cfg.OUTPUT_DIR = 2, str(tmp_path / "parts")
+    trainer, found, _ = train(cfg)
+    assert len(next(iter(trainer.data_loader))) == 1
+    for step, values in found.items():
+        assert values == pytest.approx(expected[step], rel=1e-3), step
+
+
+def test_results_are_those_of_the_averaged_weights(cfg, monkeypatch):
+    """What training printed last, ``--eval-only`` finds in ``model_final.pth``; and both by key."""
+    with_average(cfg, EVALUATE_BOTH=True)
+    seen = []
+
+    def look(cls, cfg, model, evaluators=None):
+        weight = model.head.cls_score.weight.detach().clone()
+        seen.append(weight)
+        return {"bbox": {"AP": weight.double().norm().item()}}
+
+    monkeypatch.setattr(RetinaTrainer, "test", classmethod(look))
+    trainer, _, results = train(cfg)
+    raw, average = seen
+    assert torch.equal(raw, trainer.model.head.cls_score.weight) and not torch.equal(raw, average)
+    assert results["bbox"] != results["raw"]["bbox"]
+    assert metrics(cfg)[-1]["raw/bbox/AP"] == results["raw"]["bbox"]["AP"]
+    for resume, weights in ((False, str(Path(cfg.OUTPUT_DIR) / "model_final.pth")), (True, "")):
+        cfg.MODEL.WEIGHTS = weights
+        assert evaluate(cfg, resume=resume) == {"bbox": results["bbox"]}
+        assert torch.equal(seen[-1], average)
+
+
+def test_cosine_after_a_linear_warm_up(cfg):
+    """The rate of every step by its formula."""
+    solver = cfg.SOLVER
+    solver.LR_SCHEDULER_NAME, solver.BASE_LR_END = "WarmupCosineLR", 0.001
+    solver.WARMUP_FACTOR = 0.1
+    _, steps, _ = train(cfg)
+    total, warmup = solver.MAX_ITER, solver.WARMUP_ITERS
+
+    def cosine(t):
+        end = solver.BASE_LR_END
+        return end + (solver.BASE_LR - end) * (1 + math.cos(math.pi * t / total)) / 2
+
+    start, end = 0.1 * cosine(0), cosine(warmup)
+    for t, (_, rate, _) in steps.items():
+        wanted = start + (end - start) * t / warmup if t < warmup else cosine(t)
+        assert rate == pytest.approx(wanted, rel=1e-6), t
+
+
 def test_without_resume_training_starts_anew(cfg):
     _, first, _ = train(cfg)
     _, again, _ = train(cfg)
@@ -192,6 +286,19 @@ def test_evaluation_with_a_backbone_alone(cfg, tmp_path):
 def test_a_batch_that_the_workers_cannot_share(cfg, monkeypatch):
     monkeypatch.setattr(engine_trainer.comm, "get_world_size", lambda: 3)
     with pytest.raises(ValueError, match=r"SOLVER.IMS_PER_BATCH.*2 images.*3 workers"):
+        RetinaTrainer(cfg)
+
+
+def test_a_batch_that_micro_batches_cannot_share(cfg):
+    cfg.SOLVER.ACCUMULATE = 3
+    with pytest.raises(ValueError, match=r"SOLVER.IMS_PER_BATCH.*2 images.*3 micro-batches"):
+        RetinaTrainer(cfg)
+
+
+def test_an_average_has_no_precise_statistics(cfg):
+    with_average(cfg)
+    cfg.TEST.PRECISE_BN.ENABLED = True
+    with pytest.raises(ValueError, match=r"TEST.PRECISE_BN.*WEIGHT_AVERAGE"):
         RetinaTrainer(cfg)
 
 

@@ -1,0 +1,126 @@
+"""A lower learning rate the nearer a layer of the pretrained network is to the image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers.batch_norm import CycleBatchNormList, LayerNorm
+from detectron2.modeling.backbone.vit import SimpleFeaturePyramid, ViT, get_vit_lr_decay_rate
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+KEY = "SOLVER.LAYER_DECAY"
+BACKBONE = "backbone."
+BOTTOM_UP = "backbone.bottom_up."
+# Detectron2's own norms, which its get_default_optimizer_params does not know as such
+OWN_NORMS = (LayerNorm, CycleBatchNormList)
+_NORMS = (_NormBase, FrozenBatchNorm2d, nn.GroupNorm, nn.LayerNorm, *OWN_NORMS)
+
+logger = logging.getLogger(__name__)
+
+
+def pretrained_part(model: nn.Module) -> tuple[str, nn.Module | None]:
+    """The network that pretrained weights are for, and what its parameters' names begin with.
+
+    ``backbone.bottom_up`` of an FPN, ``backbone.net`` of a ``SimpleFeaturePyramid``, else all of
+    ``backbone``; None where the model has none.
+    """
+    backbone = getattr(model, "backbone", None)
+    if hasattr(backbone, "bottom_up"):
+        return BOTTOM_UP, backbone.bottom_up
+    if isinstance(backbone, SimpleFeaturePyramid):
+        return f"{BACKBONE}net.", backbone.net
+    return BACKBONE, backbone
+
+
+def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
+    """The factor ``decay^(L - l)`` of the learning rate, by the name of a parameter.
+
+    l is the layer that the parameter is in, of L of the pretrained part, counted from the image: 0
+    to L - 1. All else (neck, head) has the factor 1. Layers (:func:`layers_of`) are stem and stages
+    of a ResNet or RegNet, patch embedding and stages of a Swin, patch embedding and blocks of an
+    MViT, the 18 blocks of a MobileNetV2. A ViT has the factors of
+    ``detectron2.modeling.get_vit_lr_decay_rate``, which are the same rule.
+
+    Raises:
+        ValueError: ``decay`` is out of range; the model has no backbone, or one whose structure
+            does not tell the order of its layers.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"{KEY} must be above 0 and at most 1 (off), got {decay}")
+    if decay == 1:
+        return lambda name: 1.0
+    prefix, network = pretrained_part(model)
+    if network is None:
+        raise ValueError(
+            f"{KEY} is {decay}, but {type(model).__name__} has no backbone: set it to 1"
+        )
+    if isinstance(network, ViT):
+        return partial(get_vit_lr_decay_rate, lr_decay_rate=decay, num_layers=len(network.blocks))
+    layers = layers_of(network)
+    logger.info(
+        f"{KEY} {decay}: the {len(layers)} layers of {type(network).__name__} are "
+        f"{'; '.join(', '.join(names) for names in layers)}"
+    )
+    factors = {
+        f"{prefix}{name}.": decay ** (len(layers) - depth)
+        for depth, names in enumerate(layers)
+        for name in names
+    }
+
+    def factor(parameter: str) -> float:
+        if not parameter.startswith(prefix):
+            return 1.0
+        found = [value for start, value in factors.items() if parameter.startswith(start)]
+        # what belongs to none is an embedding, added to the first layer's output
+        return found[0] if found else decay ** len(layers)
+
+    return factor
+
+
+def layers_of(network: nn.Module) -> list[list[str]]:
+    """Names of the modules of each layer, in the order in which a network has them.
+
+    A layer is a child of the network, or an item of its ``ModuleList``, and the norms that follow.
+    Where there is one child alone, its children are meant. The order must be that of the forward
+    pass, as is the custom.
+
+    Raises:
+        ValueError: there are several ``ModuleList`` s, which may take turns in the forward pass, or
+            there is no more than one layer.
+    """
+    path = ""
+    children = _learning_children(network)
+    while len(children) == 1:
+        ((name, child),) = children.items()
+        path, children = f"{path}{name}.", _learning_children(child)
+    lists = [name for name, child in children.items() if _is_list(child)]
+    if len(lists) > 1 or not children:
+        found = f"several lists of layers: {', '.join(lists)}" if lists else "no layers within"
+        raise ValueError(
+            f"{KEY} needs the order of the layers, and {type(network).__name__} has {found}. Set "
+            "it to 1, and a rate for the whole backbone by SOLVER.BACKBONE_LR_FACTOR"
+        )
+    layers: list[list[str]] = []
+    for name, child in children.items():
+        if layers and isinstance(child, _NORMS):
+            layers[-1].append(path + name)
+        elif _is_list(child):
+            layers += [[f"{path}{name}.{item}"] for item in _learning_children(child)]
+        else:
+            layers.append([path + name])
+    return layers
+
+
+def _learning_children(module: nn.Module) -> dict[str, nn.Module]:
+    """Those with parameters, frozen or not."""
+    return {
+        n: child for n, child in module.named_children() if any(True for _ in child.parameters())
+    }
+
+
+def _is_list(module: nn.Module) -> bool:
+    return isinstance(module, nn.ModuleList) and not isinstance(module, _NORMS)

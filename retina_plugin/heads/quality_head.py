@@ -1,0 +1,144 @@
+"""The paper's head, and a branch that says how good each box is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Boxes
+from detectron2.structures.boxes import matched_pairwise_iou
+from torch import Tensor
+from torch.nn import functional as F
+
+from retina_plugin.contracts import DenseTargets, PositiveBoxes, Predictions
+from retina_plugin.geometry import centreness
+from retina_plugin.heads.focal_retinanet_head import SHARED_DEFAULTS, FocalRetinaNetHead
+from retina_plugin.heads.level_outputs import layer_of, output_conv, output_layers
+from retina_plugin.heads.score_fusion import fuse_logits
+from retina_plugin.registry import HEADS, unknown_name
+
+KEY = "MODEL.RETINANET.HEAD.QualityHead"
+
+
+def centreness_of(positives: PositiveBoxes) -> Tensor:
+    """How central the anchor lies in its object: FCOS's and ATSS's."""
+    return centreness(positives.anchors, positives.gt_boxes)
+
+
+def iou_of(positives: PositiveBoxes) -> Tensor:
+    """The IoU of the predicted box: IoU-aware RetinaNet's."""
+    return matched_pairwise_iou(Boxes(positives.boxes), Boxes(positives.gt_boxes))
+
+
+_TARGETS = {"centreness": centreness_of, "iou": iou_of}
+
+
+@HEADS.register(
+    defaults={
+        **SHARED_DEFAULTS,
+        "TARGET": "centreness",
+        "LOSS_WEIGHT": 1.0,
+        "POWERS": (0.5, 0.5),
+    }
+)
+class QualityHead(FocalRetinaNetHead):
+    """:class:`FocalRetinaNetHead` with one more map an anchor, ``quality``, on the box tower.
+
+    Learned where there are objects, by binary cross entropy to the target, each object counting
+    ``gt_weight``; at inference the score of a class is ``p^a q^b``, p being the class's and q the
+    quality's sigmoid. ``(0.5, 0.5)`` is ``sqrt(p q)``, ``(1, 1)`` is ``p q``: the same order, but
+    other scores for the threshold. ``(a, 1 - a)`` is IoU-aware RetinaNet's.
+
+    Source: Tian et al., FCOS, 2019, section 3.3; Zhang et al., ATSS, 2020; Wu et al., IoU-aware
+    Single-stage Object Detector, 2020, equations 1 and 3. There the gradient of the IoU's loss goes
+    into the box as well, here a target is a number.
+
+    Args:
+        target: ``centreness`` of the anchor, or ``iou`` of the predicted box.
+        loss_weight: factor of ``loss_quality``.
+        powers: ``(a, b)``.
+
+    The other arguments are :class:`FocalRetinaNetHead`'s.
+
+    Raises:
+        UnknownNameError: the target; lists the valid ones.
+        ValueError: a negative number, or not two powers of which one is above 0.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: list[ShapeSpec],
+        num_classes: int,
+        num_anchors: int | Sequence[int],
+        conv_dims: Sequence[int],
+        norm: str = "",
+        prior_prob: float = 0.01,
+        box_dim: int = 4,
+        level_scales: bool = False,
+        target: str = "centreness",
+        loss_weight: float = 1.0,
+        powers: Sequence[float] = (0.5, 0.5),
+    ) -> None:
+        super().__init__(
+            input_shape=input_shape,
+            num_classes=num_classes,
+            num_anchors=num_anchors,
+            conv_dims=conv_dims,
+            norm=norm,
+            prior_prob=prior_prob,
+            box_dim=box_dim,
+            level_scales=level_scales,
+        )
+        if target not in _TARGETS:
+            raise unknown_name(f"{KEY}.TARGET", target, _TARGETS)
+        if not loss_weight >= 0:
+            raise ValueError(f"{KEY}.LOSS_WEIGHT must be 0 or more, got {loss_weight}")
+        if len(powers) != 2 or not (min(powers) >= 0 and max(powers) > 0):
+            raise ValueError(
+                f"{KEY}.POWERS needs two numbers for class and quality, 0 or more but not both 0, "
+                f"got {list(powers)}"
+            )
+        self._target = _TARGETS[target]
+        self.loss_weight = loss_weight
+        self.powers = tuple(powers)
+        self.quality = output_layers(
+            self.counts, lambda count: output_conv(self.channels, count, 0.0)
+        )
+
+    def forward(
+        self, features: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], dict[str, list[Tensor]]]:
+        """Logits and deltas as the parent, and ``quality``: ``(N, A, H, W)`` logits a level."""
+        assert len(features) == len(self.counts)
+        logits, deltas, quality = [], [], []
+        for level, (count, feature) in enumerate(zip(self.counts, features, strict=True)):
+            logits.append(self.classify(level, self.cls_subnet(feature)))
+            tower = self.bbox_subnet(feature)
+            deltas.append(self.regress(level, tower))
+            quality.append(layer_of(self.quality, count)(tower))
+        return logits, deltas, {"quality": quality}
+
+    def extra_losses(
+        self, predictions: Predictions, targets: DenseTargets, positives: PositiveBoxes
+    ) -> dict[str, Tensor]:
+        """``loss_quality``; see :class:`retina_plugin.contracts.HasExtraLosses`."""
+        logits = targets.positives.gather(predictions.extras["quality"], 1).squeeze(1).float()
+        with torch.no_grad():
+            wanted = self._target(positives).to(logits.dtype)
+        losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        if targets.weights is not None:
+            losses = losses * targets.weights
+        return {"loss_quality": losses.sum() * self.loss_weight}
+
+    def fused_logits(self, predictions: Predictions) -> list[Tensor]:
+        """See :class:`retina_plugin.contracts.HasFusedLogits`."""
+        return [
+            fuse_logits(logits, quality, self.powers)
+            for logits, quality in zip(
+                predictions.logits, predictions.extras["quality"], strict=True
+            )
+        ]
