@@ -17,6 +17,7 @@ from retina_plugin.heads.level_outputs import output_conv, prior_bias
 from retina_plugin.registry import HEADS
 
 KEY = "MODEL.RETINANET.HEAD.CornerHead"
+_LARGEST_MOVE = 0.25  # of a corner, in sides of its box: none can cross another
 _REACH = 3  # cells; what a corner's bell, of a deviation of one cell, is beyond is below 0.02
 
 
@@ -30,7 +31,7 @@ class CornerHead(FocalRetinaNetHead):
     right corner is: bells of a deviation of one cell around the corner, learned by a focal loss
     ``sum |y - p|^2 BCE(p, y)`` (``loss_corner``) over all cells that are not ignored. After the
     suppression each corner of a detection becomes the mean of itself and the best corner near it,
-    weighted by their scores.
+    weighted by their scores, if that is no farther than a quarter of the box's side.
 
     Source: Lv et al., Anchor-Intermediate Detector, 2023, in the spirit only. There a group of
     boxes that NMS would suppress gives its corners away and gets the best pair back; here the
@@ -40,7 +41,7 @@ class CornerHead(FocalRetinaNetHead):
 
     Args:
         loss_weight: factor of ``loss_corner``.
-        search_cells: how far from a detection's corner the best one is sought.
+        search_cells: how far from a detection's corner the best one is sought, at most.
         min_score: of a corner that moves a box.
 
     The other arguments are :class:`FocalRetinaNetHead`'s; the first of ``input_shape`` has a
@@ -161,20 +162,21 @@ class CornerHead(FocalRetinaNetHead):
 
     def _moved(self, boxes: Tensor, scores: Tensor, maps: Tensor) -> Tensor:
         """``(n, 4)`` boxes, corrected by what ``(2, H, W)`` scores of corners say."""
-        corners = self._cells(boxes)
+        corners = self._cells(boxes)  # (n, 2, 2)
+        reach = (corners[:, 1:] - corners[:, :1]) * _LARGEST_MOVE
         cells = corners[:, :, None].round() + _window(self.search_cells, boxes)
-        best, which = _read(maps, cells).max(dim=2)
+        near = ((cells - corners[:, :, None]).abs() <= reach[:, :, None] + 0.5).all(dim=3)
+        best, which = (_read(maps, cells) * near).max(dim=2)
         found = cells.gather(2, which[:, :, None, None].expand(-1, -1, -1, 2))  # (n, 2, 1, 2)
         # the logarithm of a bell is a parabola: its slope at the best cell tells the distance
         sides = boxes.new_tensor([[-1, 0], [0, -1], [1, 0], [0, 1]])
         before, after = _read(maps, found + sides).unflatten(2, (2, 2)).unbind(2)
-        slope = (after.log() - before.log()).div(2).clamp(-0.5, 0.5)
-        offset = torch.where((before > 0) & (after > 0), slope, 0)  # unknown at the map's border
-        weight = torch.where(best >= self.min_score, best / (best + scores[:, None]), 0)
-        mean = torch.lerp(corners, found.squeeze(2) + offset, weight[:, :, None])
-        moved = ((mean + 0.5) * self.stride).flatten(1)
-        has_area = (moved[:, 2:] > moved[:, :2]).all(dim=1, keepdim=True)
-        return torch.where((weight > 0).repeat_interleave(2, dim=1) & has_area, moved, boxes)
+        found = found.squeeze(2) + (after.log() - before.log()).div(2).clamp(-0.5, 0.5)
+        good = (best >= self.min_score) & ((found - corners).abs() <= reach).all(dim=2)
+        good &= (torch.minimum(before, after) > 0).all(dim=2)  # else at the map's border: unknown
+        weight = best / (best + scores[:, None])
+        moved = (torch.lerp(corners, found, weight[:, :, None]) + 0.5) * self.stride
+        return torch.where(good[:, :, None], moved, boxes.view(-1, 2, 2)).flatten(1)
 
 
 def _window(reach: int, like: Tensor) -> Tensor:

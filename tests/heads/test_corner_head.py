@@ -122,6 +122,8 @@ def test_the_mean_is_weighted_by_the_scores():
         ({"min_score": 0.7}, 0.6, 8.0, False),
         ({"search_cells": 2}, 0.6, 31.0, False),  # the bell is there, but not its top
         ({"search_cells": 0}, 0.6, 3.0, True),
+        ({}, 0.6, 9.9, True),
+        ({}, 0.6, 10.1, False),  # a quarter of the side is 10
     ],
 )
 def test_only_good_corners_nearby_move_a_box(arguments, height, distance, moves):
