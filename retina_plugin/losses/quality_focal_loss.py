@@ -17,11 +17,12 @@ from retina_plugin.registry import CLS_LOSSES
 def quality_objects(logits: Tensor, quality: Tensor, beta: float | Tensor) -> Tensor:
     """``|y - p|^beta BCE(p, y)``; differentiable, any shape. At y = 1 the focal loss's.
 
-    The distance is kept off 0, where the derivative of a power below 1 is infinite.
+    The distance is kept off 0, where the derivative of a power below 1 is infinite; by its
+    logarithm an exponent for each object rounds as one for all.
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
     distance = (quality - logits.sigmoid()).abs().clamp(min=torch.finfo(logits.dtype).eps)
-    return distance.pow(beta) * cross_entropy
+    return torch.exp(beta * distance.log()) * cross_entropy
 
 
 @CLS_LOSSES.register(defaults={"BETA": 2.0})
