@@ -115,7 +115,7 @@ class Predictions:
 
 def _by_anchor(map_: Tensor, dim: int) -> Tensor:
     """``(A*dim, H, W) -> (H*W*A, dim)``."""
-    return map_.view(-1, dim, *map_.shape[1:]).permute(2, 3, 0, 1).reshape(-1, dim)
+    return map_.view(len(map_) // dim, dim, *map_.shape[1:]).permute(2, 3, 0, 1).reshape(-1, dim)
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ class PerImageAssigner(ABC):
         predictions: Predictions | None,
         image: int,
     ) -> Match:
-        """Assign one image, which has at least one box.
+        """Assign one image, which has at least one box and one anchor.
 
         Args:
             anchors: ``(R_l, 4)`` a level.
@@ -84,7 +84,9 @@ class PerImageAssigner(ABC):
         levels = [x.tensor for x in anchors]
         all_anchors = torch.cat(levels)
         matches = [
-            self.match(levels, x, predictions, i) if len(x) else _nothing(all_anchors)
+            self.match(levels, x, predictions, i)
+            if len(x) and len(all_anchors)
+            else _nothing(all_anchors)
             for i, x in enumerate(instances)
         ]
         labels = [
