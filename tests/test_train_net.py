@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -26,14 +27,16 @@ ROOT = Path(__file__).parents[1]
 MINUTES = 60.0
 
 
-def command(*words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+def command(
+    *words: str, launcher: tuple[str, ...] = (), output: int | IO[str] = subprocess.PIPE
+) -> subprocess.Popen:
     """Start ``train_net.py`` on one thread, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", *launcher, "train_net.py", *map(str, words)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         text=True,
         start_new_session=True,
     )
@@ -62,10 +65,10 @@ def printed_ap(output: str) -> list[float]:
     return [float(number) for number in lines[-1].split(",")]
 
 
-def wait_for(condition, process: subprocess.Popen) -> None:
+def wait_for(condition, process: subprocess.Popen, log: Path) -> None:
     end = time.monotonic() + 10 * MINUTES
     while not condition():
-        assert process.poll() is None, "".join(process.communicate())[-3000:]
+        assert process.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -98,12 +101,14 @@ def words(digits):
 def trained(words, tmp_path_factory):
     """Folder of a training that was killed after its first checkpoint, and the second's output."""
     folder = tmp_path_factory.mktemp("trained")
-    process = command(*words, "OUTPUT_DIR", folder)
+    log = folder / "printed.txt"  # a pipe that nobody reads stops its writer after 64 KiB
+    with log.open("w") as output:
+        process = command(*words, "OUTPUT_DIR", folder, output=output)
     try:
-        wait_for(lambda: any(m["iteration"] == HALF - 1 for m in metrics(folder)), process)
+        wait_for(lambda: any(m["iteration"] == HALF - 1 for m in metrics(folder)), process, log)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
     assert (folder / "last_checkpoint").read_text() == f"model_{HALF - 1:07d}.pth"
     resume = [words[0], words[1], "--resume", *words[2:]]
     return folder, finish(command(*resume, "OUTPUT_DIR", folder))[0]

@@ -83,10 +83,10 @@ def measure(cfg: CfgNode, *, images: int, workers: int) -> dict[str, Any]:
 
 def build_mappers(cfg: CfgNode) -> dict[str, DatasetMapper]:
     """Detectron2's and the plugin's training mapper, which differ in their work alone."""
-    arguments = RetinaDatasetMapper.from_config(cfg, is_train=True)
-    plugin = RetinaDatasetMapper(**arguments)
-    del arguments["decoder"]
-    return {STOCK: DatasetMapper(**arguments), PLUGIN: plugin}
+    plugin = RetinaDatasetMapper.from_config(cfg, is_train=True)
+    stock = DatasetMapper.from_config(cfg, is_train=True)
+    stock["augmentations"] = plugin["augmentations"]
+    return {STOCK: DatasetMapper(**stock), PLUGIN: RetinaDatasetMapper(**plugin)}
 
 
 def _find_records(cfg: CfgNode, images: int, folder: Path) -> tuple[list[dict[str, Any]], str]:
