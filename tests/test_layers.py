@@ -27,7 +27,7 @@ LAYERS = (
     ("data",),
     ("evaluation",),
     ("engine",),
-    ("benchmark",),
+    ("benchmark", "comparison"),
     ("cli",),
     (TOP,),
 )

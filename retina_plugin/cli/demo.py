@@ -14,21 +14,16 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
-from retina_plugin.cli.prepare import default_folder
 from retina_plugin.data.coco_json import SplitPaths
 from retina_plugin.data.coco_registration import register_datasets
-from retina_plugin.data.crowns import prepare_crowns
+from retina_plugin.engine.example_data import EXAMPLES, data_overrides, default_folder
 from retina_plugin.engine.setup import argument_parser, setup, user_errors
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.evaluation.curves import draw_curves
 from retina_plugin.evaluation.pictures import draw_pairs
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "crowns.yaml"
-TESTS = {
-    "val": "validation strip of YELL_528 (tuned on)",
-    "yell_541": "YELL_541 (test: same site, other photograph)",
-    "osbs_029": "OSBS_029 (test: other site)",
-}
+PREPARE, TESTS = EXAMPLES["crowns"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -52,7 +47,7 @@ def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...])
     begin = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with user_errors():
-        paths = prepare_crowns(default_folder("crowns"))
+        paths = PREPARE(default_folder("crowns"))
         cfg = _config(config_file, out, ["SEED", str(seed), *overrides], paths)
         trainer = RetinaTrainer(cfg)
         trainer.resume_or_load(resume=False)
@@ -73,11 +68,8 @@ def _config(
     config_file: Path, out: Path, overrides: list[str], paths: dict[str, SplitPaths]
 ) -> CfgNode:
     """The checked config, on the data that were just prepared."""
-    data = []
-    for split, name in (("TRAIN", "train"), ("TEST", "val")):
-        key = f"DATASETS.COCO.{split}"
-        data += [f"{key}.JSON", str(paths[name].json), f"{key}.IMAGES", str(paths[name].images)]
     arguments: Namespace = argument_parser().parse_args(["--config-file", str(config_file)])
+    data = data_overrides("crowns", paths, ["val"])
     arguments.opts = [*data, "OUTPUT_DIR", str(out), *overrides]
     _keep_dumps_off_the_screen(out)
     return setup(arguments)

@@ -7,24 +7,15 @@ convention.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import click
 
-from retina_plugin.data.crowns import prepare_crowns
-from retina_plugin.data.digits import prepare_digits
-
-PREPARE = {"crowns": prepare_crowns, "digits": prepare_digits}
-
-
-def default_folder(name: str) -> Path:
-    """Where Detectron2 looks for the data set `name`."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser() / name
+from retina_plugin.engine.example_data import EXAMPLES, default_folder
 
 
 @click.command(name="prepare")
-@click.argument("name", type=click.Choice(list(PREPARE)), metavar="[crowns|digits]")
+@click.argument("name", type=click.Choice(list(EXAMPLES)), metavar="[crowns|digits]")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -40,7 +31,7 @@ def command(name: str, out: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = out or default_folder(name)
     try:
-        PREPARE[name](out)
+        EXAMPLES[name].prepare(out)
     except OSError as error:  # a package that is missing, a full disk, no right to write
         raise click.ClickException(str(error)) from error
     click.echo(f"{name} are ready in {out}")

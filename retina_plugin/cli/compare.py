@@ -1,0 +1,92 @@
+"""Train configs for the same number of images and show their AP and time side by side.
+
+Each config is trained with several seeds, each run in a process and folder of its own. A finished
+run is not trained again, an interrupted one goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from retina_plugin.comparison.contenders import parse_contenders
+from retina_plugin.comparison.plot import draw_comparison
+from retina_plugin.comparison.pool import carry_out
+from retina_plugin.comparison.runs import Run, plan_runs
+from retina_plugin.comparison.summary import as_text, results_of
+from retina_plugin.data.coco_json import write_json
+from retina_plugin.data.package_files import register_package_paths
+from retina_plugin.engine.example_data import EXAMPLES, data_overrides, default_folder
+from retina_plugin.engine.setup import import_extension, user_errors
+
+
+@click.command(name="compare")
+@click.argument("configs", nargs=-1, required=True)
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="1 to this.")
+@click.option("--images", type=click.IntRange(1), help="Each run sees.  [default: as the first's]")
+@click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the configs' own.")
+@click.option("--set", "shared", multiple=True, metavar="KEY=VALUE", help="For every config.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="At a time.")
+@click.option(
+    "--out", default=Path("output/compare"), type=click.Path(path_type=Path), show_default=True
+)
+@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained, and what is there.")
+def command(
+    configs: tuple[str, ...],
+    seeds: int,
+    images: int | None,
+    data: str | None,
+    shared: tuple[str, ...],
+    jobs: int,
+    out: Path,
+    extensions: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Train configs for the same number of images and show their AP and time side by side.
+
+    \b
+    CONFIGS are quoted arguments "[LABEL=]PATH [KEY=VALUE ...]", for example
+        retina compare a.yaml "slow=a.yaml SOLVER.BASE_LR=0.001" b.yaml --seeds 3
+    Differences are shown over the first. Numbers of steps are scaled where a config would
+    see more or fewer images. With several --jobs, times are of runs side by side.
+    """
+    with user_errors():
+        register_package_paths()
+        for extension in extensions:
+            import_extension(extension)
+        runs = plan_runs(
+            parse_contenders(configs),
+            seeds=range(1, seeds + 1),
+            out=out.resolve(),
+            images=images,
+            shared=[*_data(data), *shared],
+        )
+    if dry_run:
+        click.echo("\n".join(map(_line, runs)))
+        return
+    failed = carry_out(runs, jobs=jobs, extensions=extensions, say=click.echo)
+    results = results_of(runs)
+    if any(results.values()):
+        plot = draw_comparison(results, out / "comparison.png")
+        write_json(out / "comparison.json", results)
+        click.echo(f"\n{as_text(results)}\n\n{plot}  the same as a picture")
+        click.echo(f"{out / 'comparison.json'}  all numbers")
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} run(s) failed, see above; called again, they are tried again"
+        )
+
+
+def _data(name: str | None) -> list[str]:
+    if name is None:
+        return []
+    example = EXAMPLES[name]
+    paths = example.prepare(default_folder(name).resolve())
+    return data_overrides(name, paths, list(example.tests))
+
+
+def _line(run: Run) -> str:
+    state = "finished" if run.result() is not None else "to be trained"
+    return f"{run.label}, seed {run.seed}: {run.images} images, {state}, {run.folder}"

@@ -1,0 +1,1 @@
+"""Several configs trained for the same number of images, and their results side by side."""

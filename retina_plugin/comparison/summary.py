@@ -1,0 +1,98 @@
+"""Results of runs, side by side: means, spread and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from tabulate import tabulate
+
+from retina_plugin.comparison.runs import Run
+
+METRICS = ("AP", "AP50", "AP75")
+Results = dict[str, dict[int, dict[str, Any]]]  # label -> seed -> what the run measured
+
+
+def results_of(runs: Sequence[Run]) -> Results:
+    """What the finished runs measured, in the order of the contenders."""
+    results: Results = {run.label: {} for run in runs}
+    for run in runs:
+        result = run.result()
+        if result is not None:
+            results[run.label][run.seed] = {**result, "images": run.images}
+    return results
+
+
+def test_sets(results: Results) -> list[str]:
+    """The data sets that any run was tested on."""
+    every = (run["scores"] for runs in results.values() for run in runs.values())
+    return list(dict.fromkeys(name for scores in every for name in scores))
+
+
+def values(results: Results, label: str, data: str, metric: str) -> dict[int, float]:
+    """``seed -> metric`` on one data set; what COCO leaves undefined is left out."""
+    found = {
+        seed: run["scores"].get(data, {}).get(metric, math.nan)
+        for seed, run in results[label].items()
+    }
+    return {seed: value for seed, value in found.items() if not math.isnan(value)}
+
+
+def as_text(results: Results) -> str:
+    """A table for each data set, and one for what the runs cost."""
+    labels = list(results)
+    tables = [_scores(results, labels, data) for data in test_sets(results)]
+    return "\n\n".join([*tables, _costs(results, labels)])
+
+
+def _scores(results: Results, labels: list[str], data: str) -> str:
+    first = labels[0]
+    against = values(results, first, data, "AP")
+    rows = []
+    for label in labels:
+        own = values(results, label, data, "AP")
+        differences = [own[seed] - against[seed] for seed in own if seed in against]
+        rows.append(
+            [
+                label,
+                *(_spread(values(results, label, data, x).values(), "{:.1f}") for x in METRICS),
+                "" if label == first else _spread(differences, "{:+.1f}"),
+                len(own),
+            ]
+        )
+    headers = [data, *METRICS, f"AP over {first}, seed by seed", "runs"]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _costs(results: Results, labels: list[str]) -> str:
+    rows = []
+    for label in labels:
+        runs = list(results[label].values())
+        times = [x["seconds_per_step"] for x in runs if x["seconds_per_step"] is not None]
+        rows.append(
+            [
+                label,
+                _spread(times, "{:.3f}"),
+                _spread([x["peak_bytes"] / 2**30 for x in runs], "{:.2f}"),
+                _one([f"{x['parameters'] / 1e6:.2f} M" for x in runs]),
+                _one([str(x["images"]) for x in runs]),
+                _one([f"{x['device']}, {x['threads']} threads" for x in runs]),
+            ]
+        )
+    headers = ["cost", "s / step", "peak GiB", "trained weights", "images seen", "on"]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _spread(numbers: Any, form: str) -> str:
+    """Mean (least to most)."""
+    numbers = list(numbers)
+    if not numbers:
+        return ""
+    mean, least, most = (form.format(x) for x in (fmean(numbers), min(numbers), max(numbers)))
+    return mean if len(numbers) == 1 else f"{mean} ({least} to {most})"
+
+
+def _one(texts: list[str]) -> str:
+    return " or ".join(dict.fromkeys(texts))

@@ -1,0 +1,71 @@
+"""One run, in a process of its own: ``python -m retina_plugin.comparison.worker FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from retina_plugin.comparison.runs import Run
+from retina_plugin.data.coco_json import write_json
+from retina_plugin.engine.setup import argument_parser, setup, user_errors
+from retina_plugin.engine.trainer import RetinaTrainer
+from retina_plugin.evaluation.curves import read_metrics
+
+TASK = "run.json"
+
+
+def write_task(run: Run, extensions: tuple[str, ...]) -> None:
+    """Tell the worker of ``run.folder`` what to do."""
+    task = {**asdict(run), "extensions": extensions}
+    paths = {"config_file": str(run.config_file), "folder": str(run.folder)}
+    write_json(run.folder / TASK, {**task, **paths})
+
+
+def train(folder: Path) -> None:
+    """Train the task in ``folder``, from its last checkpoint if there is one; keep the result."""
+    task = json.loads((folder / TASK).read_text(encoding="utf-8"))
+    extensions = task.pop("extensions")
+    run = Run(**{**task, "config_file": Path(task["config_file"]), "folder": folder})
+    imports = [part for extension in extensions for part in ("--import", extension)]
+    arguments = argument_parser().parse_args(["--config-file", str(run.config_file), *imports])
+    # evaluated once, at the end
+    arguments.opts = [*run.overrides, f"OUTPUT_DIR={folder}", "TEST.EVAL_PERIOD=0"]
+    with user_errors():
+        trainer = RetinaTrainer(setup(arguments))
+        trainer.resume_or_load(resume=True)
+        results = trainer.train()
+    names = trainer.cfg.DATASETS.TEST
+    if len(names) == 1:  # Detectron2 leaves the name out then
+        results = {names[0]: results}
+    scores = {name: dict(result["bbox"]) for name, result in results.items()}
+    run.finish({"scores": scores, **_costs(folder, trainer.model)})
+
+
+def _costs(folder: Path, model: nn.Module) -> dict[str, Any]:
+    times = [value for _, value in read_metrics(folder / "metrics.json").get("time", [])]
+    on_cuda = next(model.parameters()).is_cuda
+    peak = torch.cuda.max_memory_allocated() if on_cuda else _resident_bytes()
+    return {
+        "seconds_per_step": statistics.median(times) if times else None,
+        "parameters": sum(x.numel() for x in model.parameters() if x.requires_grad),
+        "peak_bytes": peak,
+        "threads": torch.get_num_threads(),
+        "device": str(next(model.parameters()).device),
+    }
+
+
+def _resident_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))
