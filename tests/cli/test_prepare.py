@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from retina_plugin import cli
 from retina_plugin.cli import main, prepare
 from retina_plugin.data.package_files import PackageFileError
+from retina_plugin.engine.example_data import EXAMPLES, ExampleData
 
 
 def run(*args):
@@ -18,7 +19,8 @@ def run(*args):
 def made(monkeypatch):
     """Folders that were asked for, instead of making the real sets."""
     folders = []
-    monkeypatch.setattr(prepare, "PREPARE", dict.fromkeys(prepare.PREPARE, folders.append))
+    recorded = {name: ExampleData(folders.append, {}) for name in EXAMPLES}
+    monkeypatch.setattr(prepare, "EXAMPLES", recorded)
     return folders
 
 
@@ -75,7 +77,7 @@ def test_missing_package_is_one_message(monkeypatch):
     def fail(out):
         raise PackageFileError("get it with pip")
 
-    monkeypatch.setattr(prepare, "PREPARE", {**prepare.PREPARE, "crowns": fail})
+    monkeypatch.setattr(prepare, "EXAMPLES", {"crowns": ExampleData(fail, {})})
     result = run("prepare", "crowns")
     assert result.exit_code == 1
     assert result.output == "Error: get it with pip\n"
