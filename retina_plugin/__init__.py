@@ -16,6 +16,12 @@ from retina_plugin import (  # noqa: E402
 from retina_plugin.config import add_retina_config  # noqa: E402
 from retina_plugin.contracts import Predictions  # noqa: E402
 from retina_plugin.detector import FocalRetinaNet  # noqa: E402
+from retina_plugin.functional import (  # noqa: E402
+    detect_from_tensors,
+    loss_from_predictions,
+    loss_from_tensors,
+    predict_from_tensors,
+)
 from retina_plugin.inference import NMSPostProcessor, SoftNMSPostProcessor  # noqa: E402
 from retina_plugin.network.optimize_for_inference import optimize_for_inference  # noqa: E402
 from retina_plugin.version import __version__  # noqa: E402
@@ -31,8 +37,12 @@ __all__ = [
     "assigners",
     "backbones",
     "coders",
+    "detect_from_tensors",
     "heads",
+    "loss_from_predictions",
+    "loss_from_tensors",
     "losses",
     "normalizers",
     "optimize_for_inference",
+    "predict_from_tensors",
 ]

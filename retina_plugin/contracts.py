@@ -85,6 +85,7 @@ class Predictions:
         anchors: ``H*W*A`` boxes each, the same for every image.
         extras: whatever else the head predicts, by name: maps like the others.
         coder: understands the deltas.
+        features: ``(N, C, H, W)`` each, what the head saw: for losses between networks.
     """
 
     logits: Sequence[Tensor]
@@ -92,6 +93,7 @@ class Predictions:
     anchors: Sequence[Boxes]
     extras: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     coder: BoxCoder | None = None
+    features: Sequence[Tensor] = ()
 
     @torch.no_grad()
     def boxes(self, image: int) -> Tensor:
@@ -128,6 +130,7 @@ class PositiveBoxes:
         gt_boxes: ``(P, 4)``.
         coder: translates between the two.
         assigned_scores: ``(P,)``, the assigner's opinion of each positive, or None.
+        targets: where the positives come from, for their objects' other fields.
     """
 
     deltas: Tensor
@@ -135,6 +138,16 @@ class PositiveBoxes:
     gt_boxes: Tensor
     coder: BoxCoder
     assigned_scores: Tensor | None = None
+    targets: DenseTargets | None = None
+
+    def field(self, name: str) -> Tensor:
+        """``(P, ...)``: a field of each positive's object, such as ``gt_weight``.
+
+        Raises:
+            KeyError: an image's ground truth has no such field.
+        """
+        assert self.targets is not None
+        return self.targets.field(name)
 
     @cached_property
     def gt_deltas(self) -> Tensor:

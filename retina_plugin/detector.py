@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
@@ -39,11 +38,11 @@ from retina_plugin.contracts import (
     Predictions,
     box_dim,
 )
-from retina_plugin.drawing import GROUND_TRUTH, PREDICTION, beside, draw_boxes
+from retina_plugin.drawing import TRAINING_PICTURE, training_picture
 from retina_plugin.losses.weighting import LossWeighting
 from retina_plugin.network.checkpointing import checkpoint_backbone
 from retina_plugin.network.folded_conv import fold_frozen_norms
-from retina_plugin.network.winograd import use_winograd
+from retina_plugin.network.winograd import use_winograd_behind
 from retina_plugin.registry import (
     ANCHOR_GENERATORS,
     ASSIGNERS,
@@ -58,8 +57,6 @@ from retina_plugin.registry import (
     check_retinanet_keys,
     require_registered,
 )
-
-_PICTURE_BOXES = 20
 
 logger = logging.getLogger(__name__)
 
@@ -128,12 +125,7 @@ class FocalRetinaNet(DenseDetector):
         if fold_norms:
             fold_frozen_norms(self)
         if winograd:
-            # not bottom_up: its maps would change their memory format again and again
-            use_winograd(head)
-            if hasattr(backbone, "bottom_up"):
-                for name, child in backbone.named_children():
-                    if name != "bottom_up":
-                        use_winograd(child)
+            use_winograd_behind(backbone, head)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -233,7 +225,9 @@ class FocalRetinaNet(DenseDetector):
         features = [features[name] for name in self.head_in_features]
         logits, deltas, *extras = self.head(features)
         anchors = self.anchor_generator(features)
-        predictions = Predictions(logits, deltas, anchors, *extras, coder=self.box_coder)
+        predictions = Predictions(
+            logits, deltas, anchors, *extras, coder=self.box_coder, features=features
+        )
         self._check_head(predictions)
         return predictions
 
@@ -283,6 +277,7 @@ class FocalRetinaNet(DenseDetector):
             gt_boxes=targets.field("gt_boxes"),
             coder=self.box_coder,
             assigned_scores=targets.positive_scores,
+            targets=targets,
         )
         count = weighting.count(targets, positives)
         boxes = self.box_loss(positives)
@@ -328,11 +323,6 @@ class FocalRetinaNet(DenseDetector):
         self, batched_inputs: list[dict[str, Any]], predictions: Predictions, images: ImageList
     ) -> None:
         """Ground truth beside the best predictions, to the event storage (TensorBoard's images)."""
-        given, found = batched_inputs[0], self.detect(predictions, images)[0]
-        image = convert_image_to_rgb(given["image"].permute(1, 2, 0), self.input_format)
-        image = torch.from_numpy(image.astype("uint8").copy()).permute(2, 0, 1)
-        best = found.pred_boxes.tensor[:_PICTURE_BOXES].cpu()
-        left = draw_boxes(image, given["instances"].gt_boxes.tensor.cpu(), GROUND_TRUTH)
-        picture = beside([left, draw_boxes(image, best, PREDICTION)])
-        name = f"ground truth | {_PICTURE_BOXES} best predictions"
-        get_event_storage().put_image(name, picture.numpy())
+        found = self.detect(predictions, images)[0]
+        picture = training_picture(batched_inputs[0], found, self.input_format)
+        get_event_storage().put_image(TRAINING_PICTURE, picture.numpy())

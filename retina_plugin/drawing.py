@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.structures import Instances
 from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +17,8 @@ from torchvision.utils import draw_bounding_boxes
 GROUND_TRUTH, IGNORED, PREDICTION = "lime", "silver", "orange"
 _GAP = 6
 _LABEL_SIZE = 16  # pixels
+_PICTURE_BOXES = 20
+TRAINING_PICTURE = f"ground truth | {_PICTURE_BOXES} best predictions"
 
 
 def draw_boxes(
@@ -74,3 +79,18 @@ def beside(images: Sequence[Tensor]) -> Tensor:
 def below(images: Sequence[Tensor]) -> Tensor:
     """``(3, H_i, W_i)`` each -> one picture, top to bottom, white between and to the right."""
     return beside([image.transpose(1, 2) for image in images]).transpose(1, 2)
+
+
+def training_picture(given: dict[str, Any], found: Instances, input_format: str) -> Tensor:
+    """An input's ground truth, beside it the best predictions: ``(3, H, W)`` uint8.
+
+    Args:
+        given: Detectron2's input, with ``image`` and ``instances``.
+        found: detections, the best first, in the pixels of ``image``.
+        input_format: channel order of ``image``.
+    """
+    image = convert_image_to_rgb(given["image"].permute(1, 2, 0), input_format)
+    image = torch.from_numpy(image.astype("uint8").copy()).permute(2, 0, 1)
+    best = found.pred_boxes.tensor[:_PICTURE_BOXES].cpu()
+    left = draw_boxes(image, given["instances"].gt_boxes.tensor.cpu(), GROUND_TRUTH)
+    return beside([left, draw_boxes(image, best, PREDICTION)])

@@ -23,7 +23,7 @@ LAYERS = (
     ),
     ("inference",),
     ("detector",),
-    ("config",),
+    ("config", "functional"),
     ("data",),
     ("evaluation",),
     ("engine",),

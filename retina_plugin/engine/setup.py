@@ -22,6 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from retina_plugin.data.checks import check_datasets
+from retina_plugin.data.class_counts import fill_class_counts
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.findings import DataError
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
@@ -80,6 +81,7 @@ def setup(args: Namespace) -> CfgNode:
         _register_test_sets(cfg)
     else:
         register_datasets(cfg)
+    fill_class_counts(cfg, count=not args.eval_only)
     cfg.freeze()
     default_setup(cfg, args)
     if cfg.get("FLUSH_DENORMAL", True):

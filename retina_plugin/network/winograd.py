@@ -39,6 +39,19 @@ def use_winograd(module: nn.Module) -> int:
     return len(convs)
 
 
+def use_winograd_behind(backbone: nn.Module, head: nn.Module) -> None:
+    """:func:`use_winograd` for the head and what a backbone has behind its ``bottom_up``.
+
+    Not for ``bottom_up``: between its other convolutions the maps would change their memory format
+    again and again.
+    """
+    use_winograd(head)
+    if hasattr(backbone, "bottom_up"):
+        for name, child in backbone.named_children():
+            if name != "bottom_up":
+                use_winograd(child)
+
+
 def _fits(conv: nn.Module) -> bool:
     return (
         type(conv) in (nn.Conv2d, Conv2d)

@@ -1,0 +1,131 @@
+"""Losses and predictions as functions of tensors: for attacks, distillation, gradients of pixels.
+
+Nothing stays behind: no event is logged, no moving average moves, no statistic of a norm changes,
+the model's mode and weights are as before. The results are those that the model's own ``forward``
+would give in its present mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from detectron2.modeling import detector_postprocess
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from retina_plugin.batch_inputs import ground_truth_of
+from retina_plugin.contracts import Normalizer, Predictions
+from retina_plugin.detector import FocalRetinaNet
+
+Images = Tensor | Sequence[Tensor]
+Target = Instances | Mapping[str, Tensor]
+
+
+def loss_from_tensors(
+    model: nn.Module,
+    images: Images,
+    targets: Sequence[Target],
+    normalizer: Normalizer | None = None,
+) -> dict[str, Tensor]:
+    """The losses of a batch, differentiable to weights and pixels.
+
+    Args:
+        model: a :class:`FocalRetinaNet`, in any mode. Of a ``DistributedDataParallel`` the model
+            within: gradients of weights are not averaged over the workers.
+        images: ``(N, C, H, W)``, or ``(C, H, W)`` each, as a data loader gives them: not
+            normalised, in the model's channel order, of any floating type.
+        targets: one an image: ``Instances`` with ``gt_boxes`` and ``gt_classes``, or torchvision's
+            ``{"boxes": (M, 4), "labels": (M,)}``, every other entry ``x`` of which becomes the
+            field ``gt_x``. Labels are 0..K-1.
+        normalizer: divides the sums instead of the model's own. One that averages over workers
+            waits for all of them to come here.
+
+    Returns:
+        The scalars that ``model.train()(batch)`` would give.
+
+    Raises:
+        TypeError: the model is no FocalRetinaNet.
+        ValueError: not one target an image, or classes that the model has not.
+    """
+    predictions = predict_from_tensors(model, images)
+    return loss_from_predictions(model, predictions, targets, normalizer)
+
+
+def predict_from_tensors(model: nn.Module, images: Images) -> Predictions:
+    """Features, logits, deltas and whatever else the head predicts, differentiable.
+
+    Args as :func:`loss_from_tensors`. ``detect_from_tensors`` gives boxes.
+    """
+    detector = _detector(model)
+    with _leaving_no_trace(detector):
+        return detector.predict(_preprocess(detector, images))
+
+
+def loss_from_predictions(
+    model: nn.Module,
+    predictions: Predictions,
+    targets: Sequence[Target],
+    normalizer: Normalizer | None = None,
+) -> dict[str, Tensor]:
+    """:func:`loss_from_tensors` of predictions that are there already: with losses between
+    networks the images need to pass the network only once."""
+    detector = _detector(model)
+    instances = [_instances(detector, target) for target in targets]
+    if len(instances) != len(predictions.logits[0]):
+        raise ValueError(f"{len(predictions.logits[0])} images, but {len(instances)} targets")
+    with _leaving_no_trace(detector):
+        assigned = detector.assign(predictions, instances)
+        return detector.losses_of(predictions, assigned, normalizer)
+
+
+@torch.no_grad()
+def detect_from_tensors(model: nn.Module, images: Images) -> list[Instances]:
+    """The detections of each image, in its pixels: ``pred_boxes``, ``scores``, ``pred_classes``.
+
+    Args as :func:`loss_from_tensors`; norms and dropout as in the model's mode.
+    """
+    detector = _detector(model)
+    with _leaving_no_trace(detector):
+        batch = _preprocess(detector, images)
+        found = detector.detect(detector.predict(batch), batch)
+    return [detector_postprocess(x, *x.image_size) for x in found]  # clipped to the image
+
+
+def _detector(model: nn.Module) -> FocalRetinaNet:
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    if not isinstance(model, FocalRetinaNet):
+        raise TypeError(f"expected a FocalRetinaNet, got {type(model).__name__}")
+    return model
+
+
+def _preprocess(model: FocalRetinaNet, images: Images) -> ImageList:
+    return model.preprocess_image([{"image": image} for image in images])
+
+
+def _instances(model: FocalRetinaNet, target: Target) -> Instances:
+    if not isinstance(target, Instances):
+        fields = {f"gt_{name}": x for name, x in target.items() if name not in ("boxes", "labels")}
+        boxes, labels = Boxes(target["boxes"]), target["labels"]
+        target = Instances((0, 0), gt_boxes=boxes, gt_classes=labels, **fields)
+    return ground_truth_of({"instances": target}, model.num_classes, model.device)
+
+
+@contextmanager
+def _leaving_no_trace(model: nn.Module) -> Iterator[None]:
+    """Buffers are copies meanwhile, events go to a storage of their own."""
+    originals = [(module, dict(module._buffers)) for module in model.modules()]
+    try:
+        for module, buffers in originals:
+            for name, buffer in buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = buffer.clone()
+        with EventStorage():
+            yield
+    finally:
+        for module, buffers in originals:
+            module._buffers.update(buffers)
