@@ -11,7 +11,6 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
-    META_ARCH_REGISTRY,
     Backbone,
     build_anchor_generator,
     build_backbone,
@@ -50,6 +49,7 @@ from retina_plugin.registry import (
     BOX_CODERS,
     BOX_LOSSES,
     CLS_LOSSES,
+    DETECTORS,
     HEADS,
     NORMALIZERS,
     POST_PROCESSORS,
@@ -61,7 +61,7 @@ from retina_plugin.registry import (
 logger = logging.getLogger(__name__)
 
 
-@META_ARCH_REGISTRY.register()
+@DETECTORS.register()
 class FocalRetinaNet(DenseDetector):
     """RetinaNet with every part replaceable; by default equal to Detectron2's.
 
@@ -263,6 +263,17 @@ class FocalRetinaNet(DenseDetector):
         """What every anchor shall become."""
         return self.assigner(predictions.anchors, instances, self.num_classes, predictions)
 
+    def positives_of(self, predictions: Predictions, targets: DenseTargets) -> PositiveBoxes:
+        """What box losses see."""
+        return PositiveBoxes(
+            deltas=targets.positives.gather(predictions.deltas, box_dim(self.box_coder)),
+            anchors=targets.anchors[targets.positives.anchor],
+            gt_boxes=targets.field("gt_boxes"),
+            coder=self.box_coder,
+            assigned_scores=targets.positive_scores,
+            targets=targets,
+        )
+
     def losses_of(
         self,
         predictions: Predictions,
@@ -271,14 +282,7 @@ class FocalRetinaNet(DenseDetector):
     ) -> dict[str, Tensor]:
         """:meth:`losses` of anchors that are assigned already; ``normalizer`` as in forward."""
         logits, weighting = predictions.logits, self.loss_weighting
-        positives = PositiveBoxes(
-            deltas=targets.positives.gather(predictions.deltas, box_dim(self.box_coder)),
-            anchors=targets.anchors[targets.positives.anchor],
-            gt_boxes=targets.field("gt_boxes"),
-            coder=self.box_coder,
-            assigned_scores=targets.positive_scores,
-            targets=targets,
-        )
+        positives = self.positives_of(predictions, targets)
         count = weighting.count(targets, positives)
         boxes = self.box_loss(positives)
         sums = {

@@ -23,7 +23,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.config.defaults import _C
-from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY
+from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from fvcore.common.registry import Registry
 
 NAME = "NAME"
@@ -254,6 +254,12 @@ ANCHOR_GENERATORS = Role(
     "anchor generator", node="MODEL.ANCHOR_GENERATOR", mirror=ANCHOR_GENERATOR_REGISTRY
 )
 BACKBONES = Role("backbone", node="MODEL.BACKBONE", mirror=BACKBONE_REGISTRY)
+DETECTORS = Role(
+    "detector",
+    node="MODEL.DETECTOR",
+    selector="MODEL.META_ARCHITECTURE",
+    mirror=META_ARCH_REGISTRY,
+)
 
 ROLES: tuple[Role, ...] = (
     HEADS,
@@ -265,4 +271,5 @@ ROLES: tuple[Role, ...] = (
     POST_PROCESSORS,
     ANCHOR_GENERATORS,
     BACKBONES,
+    DETECTORS,
 )
