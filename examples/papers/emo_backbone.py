@@ -20,7 +20,8 @@ class Block(nn.Module):
     def __init__(self, before, after, stride, heads, expand=4):
         super().__init__()
         wide, self.heads, self.same = before * expand, heads, stride == 1 and before == after
-        self.norm, self.keys = nn.GroupNorm(1, before), nn.Conv2d(before, 2 * before, 1)
+        self.norm = nn.GroupNorm(1, before)
+        self.keys = nn.Conv2d(before, 2 * before, 1) if heads else None
         self.expand, self.project = nn.Conv2d(before, wide, 1), nn.Conv2d(wide, after, 1)
         self.depthwise = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide)
 

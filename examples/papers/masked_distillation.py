@@ -60,8 +60,7 @@ class DistilledRetinaNet(FocalRetinaNet):
         maps = (predictions.features, theirs, predictions.logits, scores, masks)
         for feature, other, own, score, mask in zip(*maps, strict=True):
             features += ((feature - other).square().mean(dim=1, keepdim=True) * mask).sum() / cells
-            loss = F.binary_cross_entropy_with_logits(own, score, reduction="none")
-            logits += (loss * mask).sum() / cells
+            logits += F.binary_cross_entropy_with_logits(own, score, mask, reduction="sum") / cells
         losses["loss_features"] = self._settings["FEATURES"] * features
         losses["loss_logits"] = self._settings["LOGITS"] * logits
         return losses
