@@ -36,7 +36,7 @@ digits: setup
 test: setup
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	$(VENV_PYTHON) -m pytest tests
+	$(VENV_PYTHON) -m pytest tests -n 2 --dist loadfile
 
 clean: interpreter
 	@"$(PYTHON)" tools/setup_env.py --clean

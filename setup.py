@@ -33,7 +33,7 @@ EXTRAS = {
     "fast-eval": FAST_EVAL,
     "jpeg": JPEG,
     "lvis": ["lvis>=0.5.3"],
-    "dev": ["pytest>=8", "ruff>=0.17.6,<0.18", *JPEG],
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18", *JPEG],
 }
 
 setup(

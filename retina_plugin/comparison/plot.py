@@ -8,12 +8,12 @@ from statistics import fmean
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from retina_plugin.comparison.summary import Results, test_sets, values
+from retina_plugin.comparison.summary import Results, tested_data, values
 
 
 def draw_comparison(results: Results, output: Path) -> Path:
     """Write a PNG with one panel for each data set; returns ``output``."""
-    labels, sets = list(results), test_sets(results)
+    labels, sets = list(results), tested_data(results)
     columns = max(1, len(sets))
     figure = Figure(figsize=(2.5 + 3.2 * columns, 1.4 + 0.34 * len(labels)), layout="constrained")
     FigureCanvasAgg(figure)

@@ -25,7 +25,7 @@ def results_of(runs: Sequence[Run]) -> Results:
     return results
 
 
-def test_sets(results: Results) -> list[str]:
+def tested_data(results: Results) -> list[str]:
     """The data sets that any run was tested on."""
     every = (run["scores"] for runs in results.values() for run in runs.values())
     return list(dict.fromkeys(name for scores in every for name in scores))
@@ -43,7 +43,7 @@ def values(results: Results, label: str, data: str, metric: str) -> dict[int, fl
 def as_text(results: Results) -> str:
     """A table for each data set, and one for what the runs cost."""
     labels = list(results)
-    tables = [_scores(results, labels, data) for data in test_sets(results)]
+    tables = [_scores(results, labels, data) for data in tested_data(results)]
     return "\n\n".join([*tables, _costs(results, labels)])
 
 

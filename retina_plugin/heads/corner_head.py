@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -56,27 +57,13 @@ class CornerHead(FocalRetinaNetHead):
         self,
         *,
         input_shape: list[ShapeSpec],
-        num_classes: int,
-        num_anchors: int | Sequence[int],
-        conv_dims: Sequence[int],
-        norm: str = "",
         prior_prob: float = 0.01,
-        box_dim: int = 4,
-        level_scales: bool = False,
         loss_weight: float = 1.0,
         search_cells: int = 2,
         min_score: float = 0.3,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            input_shape=input_shape,
-            num_classes=num_classes,
-            num_anchors=num_anchors,
-            conv_dims=conv_dims,
-            norm=norm,
-            prior_prob=prior_prob,
-            box_dim=box_dim,
-            level_scales=level_scales,
-        )
+        super().__init__(input_shape=input_shape, prior_prob=prior_prob, **shared)
         if not loss_weight >= 0:
             raise ValueError(f"{KEY}.LOSS_WEIGHT must be 0 or more, got {loss_weight}")
         if not (isinstance(search_cells, int) and search_cells >= 0):

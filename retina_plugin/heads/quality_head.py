@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import configurable
-from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
@@ -71,28 +71,12 @@ class QualityHead(FocalRetinaNetHead):
     def __init__(
         self,
         *,
-        input_shape: list[ShapeSpec],
-        num_classes: int,
-        num_anchors: int | Sequence[int],
-        conv_dims: Sequence[int],
-        norm: str = "",
-        prior_prob: float = 0.01,
-        box_dim: int = 4,
-        level_scales: bool = False,
         target: str = "centreness",
         loss_weight: float = 1.0,
         powers: Sequence[float] = (0.5, 0.5),
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            input_shape=input_shape,
-            num_classes=num_classes,
-            num_anchors=num_anchors,
-            conv_dims=conv_dims,
-            norm=norm,
-            prior_prob=prior_prob,
-            box_dim=box_dim,
-            level_scales=level_scales,
-        )
+        super().__init__(**shared)
         if target not in _TARGETS:
             raise unknown_name(f"{KEY}.TARGET", target, _TARGETS)
         if not loss_weight >= 0:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import configurable
-from detectron2.layers import DepthwiseSeparableConv2d, ShapeSpec
+from detectron2.layers import DepthwiseSeparableConv2d
 from torch import nn
 
 from retina_plugin.heads.focal_retinanet_head import SHARED_DEFAULTS, FocalRetinaNetHead
@@ -39,26 +39,10 @@ class SeparableHead(FocalRetinaNetHead):
     def __init__(
         self,
         *,
-        input_shape: list[ShapeSpec],
-        num_classes: int,
-        num_anchors: int | Sequence[int],
-        conv_dims: Sequence[int],
-        norm: str = "",
-        prior_prob: float = 0.01,
-        box_dim: int = 4,
-        level_scales: bool = False,
         activation: str = "relu",
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            input_shape=input_shape,
-            num_classes=num_classes,
-            num_anchors=num_anchors,
-            conv_dims=conv_dims,
-            norm=norm,
-            prior_prob=prior_prob,
-            box_dim=box_dim,
-            level_scales=level_scales,
-        )
+        super().__init__(**shared)
         if activation not in _ACTIVATIONS:
             key = "MODEL.RETINANET.HEAD.SeparableHead.ACTIVATION"
             raise unknown_name(key, activation, _ACTIVATIONS)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import configurable
-from detectron2.layers import CycleBatchNormList, ShapeSpec, get_norm
+from detectron2.layers import CycleBatchNormList, get_norm
 from torch import Tensor, nn
 
 from retina_plugin.heads.focal_retinanet_head import SHARED_DEFAULTS, FocalRetinaNetHead
@@ -82,30 +83,17 @@ class TaskAlignedHead(FocalRetinaNetHead):
     def __init__(
         self,
         *,
-        input_shape: list[ShapeSpec],
-        num_classes: int,
-        num_anchors: int | Sequence[int],
         conv_dims: Sequence[int],
         norm: str = "",
         prior_prob: float = 0.01,
-        box_dim: int = 4,
-        level_scales: bool = False,
+        **shared: Any,
     ) -> None:
         if not conv_dims or len(set(conv_dims)) > 1:
             raise ValueError(
                 "TaskAlignedHead needs one convolution or more (MODEL.RETINANET.NUM_CONVS), all of "
                 f"the same number of channels, got conv_dims {list(conv_dims)}"
             )
-        super().__init__(
-            input_shape=input_shape,
-            num_classes=num_classes,
-            num_anchors=num_anchors,
-            conv_dims=conv_dims,
-            norm=norm,
-            prior_prob=prior_prob,
-            box_dim=box_dim,
-            level_scales=level_scales,
-        )
+        super().__init__(conv_dims=conv_dims, norm=norm, prior_prob=prior_prob, **shared)
         self.tower = self.cls_subnet
         del self.cls_subnet, self.bbox_subnet
         num_layers, levels = len(conv_dims), len(self.counts)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
-from retina_plugin.contracts import BoxCoder
 from retina_plugin.inference.nms_post_processor import SHARED_DEFAULTS, NMSPostProcessor
 from retina_plugin.registry import POST_PROCESSORS
 
@@ -61,28 +60,10 @@ class BoxVotingPostProcessor(NMSPostProcessor):
     def __init__(
         self,
         *,
-        coder: BoxCoder,
-        num_classes: int,
-        score_thresh: float = 0.05,
-        topk: int = 1000,
-        nms_thresh: float = 0.5,
-        max_detections: int = 100,
-        class_agnostic: bool = False,
-        topk_per_level: Sequence[int] = (),
-        num_levels: int | None = None,
         vote_thresh: float = 0.5,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            coder=coder,
-            num_classes=num_classes,
-            score_thresh=score_thresh,
-            topk=topk,
-            nms_thresh=nms_thresh,
-            max_detections=max_detections,
-            class_agnostic=class_agnostic,
-            topk_per_level=topk_per_level,
-            num_levels=num_levels,
-        )
+        super().__init__(**shared)
         if not 0 <= vote_thresh < 1:
             raise ValueError(f"{self._node}.VOTE_THRESH must be in [0, 1), got {vote_thresh}")
         self.vote_thresh = vote_thresh

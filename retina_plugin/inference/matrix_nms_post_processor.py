@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
-from retina_plugin.contracts import BoxCoder
-from retina_plugin.inference.nms_post_processor import SHARED_DEFAULTS, NMSPostProcessor
-from retina_plugin.inference.soft_nms_post_processor import gaussian_decay
+from retina_plugin.inference.score_decay import (
+    DECAY_DEFAULTS,
+    Decay,
+    ScoreDecayPostProcessor,
+)
 from retina_plugin.registry import POST_PROCESSORS
 
 _BLOCK = 1024  # boxes whose IoU with all better ones is held at a time
 
 
 @torch.no_grad()
-def matrix_nms(
-    boxes: Tensor, scores: Tensor, groups: Tensor, *, decay: Callable[[Tensor], Tensor]
-) -> Tensor:
+def matrix_nms(boxes: Tensor, scores: Tensor, groups: Tensor, *, decay: Decay) -> Tensor:
     """The scores, each reduced by the better boxes of its group: ``(n,)``.
 
     ``s_j min_i f(u_ij) / f(max_k u_ki)`` over the boxes i better than j, and k better than i: a box
@@ -56,10 +56,8 @@ def linear_decay(iou: Tensor) -> Tensor:
     return 1 - iou
 
 
-@POST_PROCESSORS.register(
-    defaults={**SHARED_DEFAULTS, "METHOD": "gaussian", "SIGMA": 0.5, "MIN_SCORE": 0.05}
-)
-class MatrixNMSPostProcessor(NMSPostProcessor):
+@POST_PROCESSORS.register(defaults={**DECAY_DEFAULTS, "MIN_SCORE": 0.05})
+class MatrixNMSPostProcessor(ScoreDecayPostProcessor):
     """:class:`NMSPostProcessor` with Matrix NMS; ``nms_thresh`` has no part in it.
 
     Like soft-NMS it lowers the scores of what overlaps, and unlike that without a loop over the
@@ -85,50 +83,21 @@ class MatrixNMSPostProcessor(NMSPostProcessor):
     def __init__(
         self,
         *,
-        coder: BoxCoder,
-        num_classes: int,
-        score_thresh: float = 0.05,
-        topk: int = 1000,
-        nms_thresh: float = 0.5,
-        max_detections: int = 100,
-        class_agnostic: bool = False,
-        topk_per_level: Sequence[int] = (),
-        num_levels: int | None = None,
         method: str = "gaussian",
         sigma: float = 0.5,
         min_score: float = 0.05,
+        **shared: Any,
     ) -> None:
         super().__init__(
-            coder=coder,
-            num_classes=num_classes,
-            score_thresh=score_thresh,
-            topk=topk,
-            nms_thresh=nms_thresh,
-            max_detections=max_detections,
-            class_agnostic=class_agnostic,
-            topk_per_level=topk_per_level,
-            num_levels=num_levels,
+            method=method, sigma=sigma, min_score=min_score, linear_decay=linear_decay, **shared
         )
-        decays = {"gaussian": partial(gaussian_decay, sigma=sigma), "linear": linear_decay}
-        if method not in decays:
-            raise ValueError(f"{self._node}.METHOD must be {' or '.join(decays)}, got '{method}'")
-        if not sigma > 0:
-            raise ValueError(f"{self._node}.SIGMA must be above 0, got {sigma}")
-        if not 0 <= min_score <= 1:
-            raise ValueError(f"{self._node}.MIN_SCORE must be in [0, 1], got {min_score}")
-        if max_detections < 0:
-            raise ValueError(
-                f"TEST.DETECTIONS_PER_IMAGE must not be negative, got {max_detections}"
-            )
-        self._decay = decays[method]
-        self.min_score = min_score
 
     def suppress(
         self, boxes: Sequence[Tensor], scores: Sequence[Tensor], groups: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
         """See :meth:`NMSPostProcessor.suppress`."""
         best = [
-            matrix_nms(b, s.float(), g, decay=self._decay).sort(descending=True, stable=True)
+            matrix_nms(b, s.float(), g, decay=self.decay).sort(descending=True, stable=True)
             for b, s, g in zip(boxes, scores, groups, strict=True)
         ]
         counts = torch.stack([(x.values > self.min_score).sum() for x in best]).tolist()

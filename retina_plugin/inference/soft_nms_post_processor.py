@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from retina_plugin.contracts import BoxCoder
-from retina_plugin.inference.nms_post_processor import SHARED_DEFAULTS, NMSPostProcessor
+from retina_plugin.inference.score_decay import (
+    DECAY_DEFAULTS,
+    Decay,
+    ScoreDecayPostProcessor,
+)
 from retina_plugin.registry import POST_PROCESSORS
 
 GONE = -1.0  # of no box, or one taken already: no true score is below 0
@@ -22,7 +25,7 @@ def soft_nms(
     scores: Tensor,
     groups: Tensor,
     *,
-    decay: Callable[[Tensor], Tensor],
+    decay: Decay,
     max_detections: int,
 ) -> tuple[Tensor, Tensor]:
     """Take the best box, multiply its group's other scores by ``decay(IoU)``, and again.
@@ -64,20 +67,13 @@ def soft_nms(
     return index, taken
 
 
-def gaussian_decay(iou: Tensor, sigma: float) -> Tensor:
-    """``exp(-u^2 / sigma)`` of an IoU u: equation 3."""
-    return torch.exp(iou.square() / -sigma)
-
-
 def linear_decay(iou: Tensor, nms_thresh: float) -> Tensor:
     """``1 - u`` of an IoU u above the threshold, else 1: equation 2."""
     return torch.where(iou > nms_thresh, 1 - iou, 1)
 
 
-@POST_PROCESSORS.register(
-    defaults={**SHARED_DEFAULTS, "METHOD": "gaussian", "SIGMA": 0.5, "MIN_SCORE": 0.001}
-)
-class SoftNMSPostProcessor(NMSPostProcessor):
+@POST_PROCESSORS.register(defaults={**DECAY_DEFAULTS, "MIN_SCORE": 0.001})
+class SoftNMSPostProcessor(ScoreDecayPostProcessor):
     """:class:`NMSPostProcessor` with soft-NMS, for crowds, where boxes of two objects overlap.
 
     A box that overlaps a better one of its class by an IoU u keeps this part of its score::
@@ -103,46 +99,21 @@ class SoftNMSPostProcessor(NMSPostProcessor):
     def __init__(
         self,
         *,
-        coder: BoxCoder,
-        num_classes: int,
-        score_thresh: float = 0.05,
-        topk: int = 1000,
-        nms_thresh: float = 0.5,
-        max_detections: int = 100,
-        class_agnostic: bool = False,
-        topk_per_level: Sequence[int] = (),
-        num_levels: int | None = None,
         method: str = "gaussian",
         sigma: float = 0.5,
         min_score: float = 0.001,
+        **shared: Any,
     ) -> None:
         super().__init__(
-            coder=coder,
-            num_classes=num_classes,
-            score_thresh=score_thresh,
-            topk=topk,
-            nms_thresh=nms_thresh,
-            max_detections=max_detections,
-            class_agnostic=class_agnostic,
-            topk_per_level=topk_per_level,
-            num_levels=num_levels,
+            method=method,
+            sigma=sigma,
+            min_score=min_score,
+            linear_decay=self._linear_decay,
+            **shared,
         )
-        decays = {
-            "gaussian": partial(gaussian_decay, sigma=sigma),
-            "linear": partial(linear_decay, nms_thresh=nms_thresh),
-        }
-        if method not in decays:
-            raise ValueError(f"{self._node}.METHOD must be {' or '.join(decays)}, got '{method}'")
-        if not sigma > 0:
-            raise ValueError(f"{self._node}.SIGMA must be above 0, got {sigma}")
-        if not 0 <= min_score <= 1:
-            raise ValueError(f"{self._node}.MIN_SCORE must be in [0, 1], got {min_score}")
-        if max_detections < 0:
-            raise ValueError(
-                f"TEST.DETECTIONS_PER_IMAGE must not be negative, got {max_detections}"
-            )
-        self._decay = decays[method]
-        self.min_score = min_score
+
+    def _linear_decay(self, iou: Tensor) -> Tensor:
+        return linear_decay(iou, self.nms_thresh)
 
     def suppress(
         self, boxes: Sequence[Tensor], scores: Sequence[Tensor], groups: Sequence[Tensor]
@@ -152,7 +123,7 @@ class SoftNMSPostProcessor(NMSPostProcessor):
             pad_sequence(list(boxes), batch_first=True),
             pad_sequence([x.float() for x in scores], batch_first=True, padding_value=GONE),
             pad_sequence(list(groups), batch_first=True),
-            decay=self._decay,
+            decay=self.decay,
             max_detections=self.max_detections,
         )
         counts = (reduced > self.min_score).sum(dim=1).tolist()

@@ -6,7 +6,7 @@ from PIL import Image
 
 from retina_plugin.comparison.plot import draw_comparison
 from retina_plugin.comparison.runs import Run
-from retina_plugin.comparison.summary import as_text, results_of, test_sets, values
+from retina_plugin.comparison.summary import as_text, results_of, tested_data, values
 
 
 def run(folder, label, seed, scores):
@@ -57,7 +57,7 @@ def test_costs(results):
 
 
 def test_what_coco_leaves_undefined_is_no_number(results):
-    assert test_sets(results) == ["val"]
+    assert tested_data(results) == ["val"]
     assert values(results, "a", "val", "AP50") == {}
     assert values(results, "a", "val", "AP") == {1: 10.0, 2: 20.0}
     assert values(results, "a", "other", "AP") == {}

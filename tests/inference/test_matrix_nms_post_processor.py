@@ -127,17 +127,3 @@ def test_one_line_of_config():
     with torch.no_grad():
         found = model(make_batch((1, 1), ((64, 64),)))
     assert all(len(x["instances"]) > 0 for x in found)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"method": "hard"}, f"{NODE}.METHOD must be gaussian or linear, got 'hard'"),
-        ({"sigma": 0}, f"{NODE}.SIGMA must be above 0, got 0"),
-        ({"min_score": 1.5}, rf"{NODE}.MIN_SCORE must be in \[0, 1\], got 1.5"),
-        ({"max_detections": -1}, "DETECTIONS_PER_IMAGE.*-1"),
-    ],
-)
-def test_wrong_settings(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        make_processor(**arguments)

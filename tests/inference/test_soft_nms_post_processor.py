@@ -236,10 +236,6 @@ def test_copies_and_pickles():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "hard"}, f"{NODE}.METHOD must be gaussian or linear, got 'hard'"),
-        ({"sigma": 0}, f"{NODE}.SIGMA must be above 0, got 0"),
-        ({"min_score": 1.5}, rf"{NODE}.MIN_SCORE must be in \[0, 1\], got 1.5"),
-        ({"max_detections": -1}, "DETECTIONS_PER_IMAGE.*-1"),
         ({"nms_thresh": 50}, "NMS_THRESH_TEST.*50"),
         ({"topk_per_level": [-5]}, rf"{NODE}.TOPK_PER_LEVEL.*\[-5\]"),
     ],
