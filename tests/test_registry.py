@@ -243,9 +243,23 @@ def test_every_component_follows_the_rules(role, name, component):
     settings = {key.lower() for key in role.settings(get_cfg(), name)}
     # a builder function reads its settings itself
     if "__init__" in vars(component):
-        parameters = inspect.signature(component).parameters.values()
-        assert all(p.kind is p.KEYWORD_ONLY for p in parameters)
-        assert settings <= {p.name for p in parameters}
+        arguments = arguments_of(component)
+        assert all(p.kind is p.KEYWORD_ONLY for p in arguments.values())
+        assert settings <= set(arguments)
+
+
+def arguments_of(component):
+    """Its constructor's arguments, and those that ``**`` hands to its base's."""
+    found = {}
+    for owner in component.__mro__[:-1]:  # object takes nothing
+        if "__init__" not in vars(owner):
+            continue
+        parameters = [*inspect.signature(owner.__init__).parameters.values()][1:]  # not self
+        named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        found = {p.name: p for p in named} | found
+        if len(named) == len(parameters):
+            break
+    return found
 
 
 def test_defaults_of_the_config_are_those_of_the_constructor():
@@ -253,7 +267,7 @@ def test_defaults_of_the_config_are_those_of_the_constructor():
     for role, name, component in COMPONENTS:
         if not inspect.isclass(component):
             continue
-        parameters = inspect.signature(component).parameters
+        parameters = arguments_of(component)
         for key, value in role.settings(get_cfg(), name).items():
             if value is not None:  # None leaves it to the constructor
                 assert parameters[key.lower()].default == value, (name, key)
