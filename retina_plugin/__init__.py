@@ -1,8 +1,14 @@
 """RetinaNet for Detectron2, every part replaceable. Importing the package registers everything."""
 
+import warnings
+
 from retina_plugin.detectron2_check import require_detectron2
 
 require_detectron2()
+with warnings.catch_warnings():
+    # of what the libraries' own imports use: nothing that a user of ours could mend
+    warnings.simplefilter("ignore")
+    import detectron2.modeling  # noqa: F401
 
 from retina_plugin import (  # noqa: E402
     anchors,

@@ -72,3 +72,8 @@ def test_broken_detectron2_shows_its_own_error(tmp_path: Path, missing: str) -> 
     message = run_python("import retina_plugin", first_on_path=tmp_path)
     assert message.splitlines()[-1] == f"ModuleNotFoundError: No module named '{missing}'"
     assert "is not installed" not in message
+
+
+def test_import_says_nothing() -> None:
+    command = [sys.executable, "-c", "import retina_plugin"]
+    assert subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stderr == ""

@@ -60,7 +60,7 @@ def best_overlaps(boxes: Tensor, anchors: Tensor, *, cull: bool | None = None) -
         result.box[anchor] = row if isinstance(box, slice) else box[row].mul_(best > 0)
         best_in_chunk.append(iou.amax(dim=1))
         best_of_box[box] = torch.maximum(best_of_box[box], best_in_chunk[-1])
-    best_of_box[best_of_box == 0] = torch.inf  # an IoU of 0 is nobody's best
+    best_of_box.masked_fill_(best_of_box == 0, torch.inf)  # an IoU of 0 is nobody's best
     for (anchor, box), best in zip(chunks, best_in_chunk, strict=True):
         if not isinstance(box, slice):
             box = _where(box, best == best_of_box[box])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from detectron2.structures import Instances
 from torch import Tensor
-from torch.nn import functional as F
 
 from retina_plugin.assigners.per_image import (
     SHARED_DEFAULTS,
@@ -20,6 +19,7 @@ from retina_plugin.assigners.per_image import (
 )
 from retina_plugin.contracts import Predictions
 from retina_plugin.registry import ASSIGNERS
+from retina_plugin.softplus import softplus
 
 _OUTSIDE = 1e5  # the price of an anchor that is not near the object's centre
 _TINY = 1e-8
@@ -88,7 +88,7 @@ class SimOTAAssigner(PerImageAssigner):
             region = torch.cat([middle - radius, middle + radius], dim=-1)
             in_centre = centre_is_inside(all_anchors, region)
             iou = broadcast_iou(predicted, own).masked_fill_(~(in_box | in_centre), 0)
-            cost = F.softplus(-predictions.class_logits(image, classes[part]))
+            cost = softplus(-predictions.class_logits(image, classes[part]))
             cost -= self.iou_weight * torch.log(iou + _TINY)
             cost += _OUTSIDE * ~(in_box & in_centre)
             cost.masked_fill_(~(in_box | in_centre), torch.inf)

@@ -118,11 +118,21 @@ class _Operators(TorchDispatchMode):
 
 def _waits(name: str, args: tuple, kwargs: dict[str, Any]) -> bool:
     """Whether the operator must know values on the device before it can go on."""
-    if name in _INDEXING:  # by a mask; a number put at a mask comes as `masked_fill_`
-        return any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+    if name in _INDEXING:
+        by_mask = any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+        return by_mask and not _fills(args[2:])
     if name == "aten::repeat_interleave":
         return kwargs.get("output_size") is None
     return name in _WAITS
+
+
+def _fills(values: tuple) -> bool:
+    """Whether ``index_put_`` is a ``masked_fill_``: a number of the host put at a mask.
+
+    Source: ``canDispatchToMaskedFill`` of ATen's ``TensorAdvancedIndexing``. Some releases of
+    PyTorch ask for ``masked_fill_`` right away.
+    """
+    return bool(values) and values[0].numel() == 1 and values[0].device.type == "cpu"
 
 
 class _Functions(TorchFunctionMode):

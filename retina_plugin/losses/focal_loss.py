@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from retina_plugin.contracts import DenseTargets, PositiveBoxes
 from retina_plugin.losses.dense_sum import dense_sum, shifted, weighted
 from retina_plugin.registry import CLS_LOSSES
+from retina_plugin.softplus import softplus
 
 
 def focal_background(
@@ -29,7 +30,7 @@ def focal_background(
     multiplies both; it and gamma are broadcast.
     """
     probability = logits.sigmoid()
-    cross_entropy = F.softplus(logits)
+    cross_entropy = softplus(logits)
     weight = torch.pow(probability, gamma, out=logits)
     if alpha >= 0:
         weight.mul_(1 - alpha)

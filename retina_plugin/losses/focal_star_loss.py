@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from retina_plugin.contracts import DenseTargets, PositiveBoxes
 from retina_plugin.losses.dense_sum import dense_sum, shifted, weighted
 from retina_plugin.registry import CLS_LOSSES
+from retina_plugin.softplus import softplus
 
 
 def focal_star_background(logits: Tensor, alpha: float, gamma: float, beta: float) -> Tensor:
@@ -18,7 +19,7 @@ def focal_star_background(logits: Tensor, alpha: float, gamma: float, beta: floa
     ``(1 - alpha) softplus(gamma x - beta) / gamma``, whose derivative is a sigmoid.
     """
     scaled = logits.mul_(gamma).sub_(beta)
-    total = F.softplus(scaled).sum() * ((1 - alpha) / gamma)
+    total = softplus(scaled).sum() * ((1 - alpha) / gamma)
     scaled.sigmoid_().mul_(1 - alpha)
     return total
 

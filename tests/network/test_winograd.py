@@ -66,17 +66,12 @@ def test_computes_no_gradient_that_nobody_wants(frozen):
     assert [x.grad is None for x in given] == [i == frozen for i in range(3)]
 
 
-def test_rounds_no_worse_than_twice_the_direct_sum():
-    x, weight, bias = (
-        torch.randn(1, 256, 32, 32).relu(),
-        torch.randn(256, 256, 3, 3),
-        torch.zeros(256),
-    )
+def test_rounds_within_ten_units_of_precision():
+    # the direct sum's is 1.7e-7 to 6e-7, by the processor; with Lavin's points it would be 1.8e-6
+    x, weight = torch.randn(1, 256, 32, 32).relu(), torch.randn(256, 256, 3, 3)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
-    error = [(y - exact).norm() / exact.norm() for y in (
-        winograd_conv2d(x, weight, bias), F.conv2d(x, weight, bias, padding=1)
-    )]  # fmt: skip
-    assert error[0] < 2 * error[1]
+    error = (winograd_conv2d(x, weight, torch.zeros(256)) - exact).norm() / exact.norm()
+    assert error < 10 * torch.finfo(torch.float32).eps
 
 
 def conv(kind=Conv2d, inputs=128, outputs=128, kernel=3, **arguments):
