@@ -17,6 +17,7 @@ from retina_plugin import (  # noqa: E402
     coders,
     heads,
     losses,
+    necks,
     normalizers,
 )
 from retina_plugin.config import add_retina_config  # noqa: E402
@@ -48,6 +49,7 @@ __all__ = [
     "loss_from_predictions",
     "loss_from_tensors",
     "losses",
+    "necks",
     "normalizers",
     "optimize_for_inference",
     "predict_from_tensors",

@@ -254,6 +254,7 @@ ANCHOR_GENERATORS = Role(
     "anchor generator", node="MODEL.ANCHOR_GENERATOR", mirror=ANCHOR_GENERATOR_REGISTRY
 )
 BACKBONES = Role("backbone", node="MODEL.BACKBONE", mirror=BACKBONE_REGISTRY)
+NECKS = Role("neck", node="MODEL.NECK", default="FPNNeck")
 DETECTORS = Role(
     "detector",
     node="MODEL.DETECTOR",
@@ -271,5 +272,6 @@ ROLES: tuple[Role, ...] = (
     POST_PROCESSORS,
     ANCHOR_GENERATORS,
     BACKBONES,
+    NECKS,
     DETECTORS,
 )

@@ -18,7 +18,7 @@ LAYERS = (
     ("dense_targets", "geometry", "softplus"),
     ("contracts", "drawing", "registry", "version", "detectron2_check"),
     (
-        *("heads", "losses", "assigners", "coders", "anchors", "backbones", "normalizers"),
+        *("heads", "losses", "assigners", "coders", "anchors", "backbones", "necks", "normalizers"),
         *("network", "batch_inputs"),
     ),
     ("inference",),

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
-from detectron2.modeling import FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
-from retina_plugin.registry import BACKBONES, unknown_name
+from retina_plugin.registry import BACKBONES, NECKS, unknown_name
 
 COUNTER = "num_batches_tracked"
 _NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
@@ -112,21 +111,12 @@ def _counter_of(name: str) -> str:
 
 
 @BACKBONES.register(defaults={"NORM": "FrozenBN"}, node="MobileNetV2")
-def build_retinanet_mobilenet_v2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """MobileNetV2 + FPN with P3-P7, P6 from C5 (``MODEL.FPN``, ``MODEL.BACKBONE.MobileNetV2``)."""
+def build_retinanet_mobilenet_v2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """MobileNetV2 and a neck (``MODEL.FPN``, ``MODEL.NECK``, ``MODEL.BACKBONE.MobileNetV2``)."""
     settings = BACKBONES.settings(cfg, "build_retinanet_mobilenet_v2_fpn_backbone")
     bottom_up = MobileNetV2(
         out_features=tuple(cfg.MODEL.FPN.IN_FEATURES),
         norm=settings["NORM"],
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
-    top = cfg.MODEL.FPN.IN_FEATURES[-1]
-    channels = bottom_up.output_shape()[top].channels
-    return FPN(
-        bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, in_feature=top),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return NECKS.build(cfg, bottom_up=bottom_up)
