@@ -147,6 +147,22 @@ def test_is_its_definition(family, chunk, channels_last, monkeypatch):
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-9)
 
 
+def test_gradcheck(family):
+    """The analytic gradient against differences, weights and shifts of objects included."""
+    case = make_case(
+        num_classes=K,
+        counts=(2, 1),
+        sizes=((2, 3), (1, 1)),
+        dtype=torch.float64,
+        positive=0.4,
+        ignored=0.2,
+    )
+    assert len(case.targets.positives) > 1 and len(case.targets.ignored) > 1
+    targets = with_fields(case, gt_weight=1.5, gt_gamma_shift=0.25)
+    positives = quality_of(case)
+    assert torch.autograd.gradcheck(lambda *x: family[0](x, targets, positives), tuple(case.logits))
+
+
 @pytest.mark.parametrize("share", [{"positive": 0.0}, {"positive": 0.0, "ignored": 1.0}])
 def test_without_objects_there_is_a_gradient(family, share):
     case = make_case(num_classes=K, **share)
