@@ -28,8 +28,9 @@ def tensors(batch):
 
 
 def with_batch_norm():
-    """A detector with every kind of state: running statistics, a moving average, dropout's mode."""
+    """A detector with every kind of state: running statistics, a moving average, a loss's sums."""
     cfg = tiny_focal_cfg()
+    cfg.MODEL.RETINANET.CLS_LOSS.NAME = "EqualizedFocalLoss"
     model = build_model(cfg)
     model.backbone.bottom_up.res4 = nn.Sequential(model.backbone.bottom_up.res4, nn.BatchNorm2d(16))
     return model

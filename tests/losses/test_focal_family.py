@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.structures import Instances
 from support.dense_cases import make_case
+from support.workers import on_workers
 from torch.nn import functional as F
 
 from retina_plugin.benchmark.synchronisations import SynchronisationCounter
@@ -255,6 +256,24 @@ def test_no_wait_for_the_device(family):
     assert not counter.waits, counter.waits
 
 
+def _two_images():
+    torch.manual_seed(0)
+    return make_case(num_classes=K)
+
+
+def _count_a_half(rank):
+    case, mine = _two_images(), slice(rank, rank + 1)
+    targets = dataclasses.replace(
+        case.targets,
+        labels=case.targets.labels[mine],
+        matched=case.targets.matched[mine],
+        instances=case.targets.instances[mine],
+    )
+    loss = EqualizedFocalLoss(num_classes=K)
+    loss([x[mine] for x in case.logits], targets)
+    return loss.state_dict()
+
+
 class TestEqualized:
     def test_counts_gradients_in_training_alone(self):
         loss, case = EqualizedFocalLoss(num_classes=K), make_case(num_classes=K)
@@ -276,6 +295,16 @@ class TestEqualized:
         with torch.no_grad():
             loss([x.detach() for x in case.logits], case.targets)
         assert not loss.negative_gradients.any()
+
+    def test_workers_add_their_gradients(self, tmp_path):
+        """Two workers of a half of the images each know what one of all of them would."""
+        first, second = on_workers(2, tmp_path, _count_a_half)
+        whole = EqualizedFocalLoss(num_classes=K)
+        case = _two_images()
+        whole(case.logits, case.targets)
+        for name, expected in whole.state_dict().items():
+            assert torch.equal(first[name], second[name]), name
+            torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=0)
 
     def test_rare_classes_are_focused_more(self):
         assert equalized_loss().gammas.tolist() == [8.0, 2.0, 2.0]
