@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from retina_plugin.contracts import GroundTruth
+from retina_plugin.contracts import GroundTruth, ignored_boxes
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -24,7 +24,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def ground_truth_of(given: dict[str, Any], num_classes: int, device: torch.device) -> Instances:
     """The image's ground truth, on ``device``.
 
-    ``ignored_boxes`` come along where the input has them, see ``INPUT.IGNORE_CROWD``.
+    ``ignored_boxes`` come along where the input has them, see ``INPUT.IGNORE_CROWD``, or the
+    instances do.
 
     Raises:
         ValueError: there is none, or it has classes that the model has not.
@@ -32,8 +33,11 @@ def ground_truth_of(given: dict[str, Any], num_classes: int, device: torch.devic
     _check(given, num_classes)
     instances: Instances = given["instances"]
     moved = Instances(instances.image_size)
-    if "ignored_boxes" in given:
-        moved = GroundTruth(instances.image_size, to_device(given["ignored_boxes"].tensor, device))
+    regions = (
+        given["ignored_boxes"].tensor if "ignored_boxes" in given else ignored_boxes(instances)
+    )
+    if regions is not None:
+        moved = GroundTruth(instances.image_size, to_device(regions, device))
     for name, value in instances.get_fields().items():
         if isinstance(value, Boxes):
             value = Boxes(to_device(value.tensor, device))

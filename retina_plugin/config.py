@@ -33,8 +33,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``DATASETS.CHECK_FILES``: look at every image file before training.
     * ``INPUT.AUGMENTATIONS`` and ``INPUT.AUGMENTATIONS_TEST``: lists of ``{NAME: ..., argument:
       value}``; empty means Detectron2's own, made from ``INPUT``.
-    * ``INPUT.IGNORE_CROWD``: no background is learnt in crowd boxes, and in annotations with
-      ``ignore: 1``, which COCO's evaluator does not count either.
+    * ``INPUT.IGNORE_CROWD``: no background is learnt in what the json has as ``iscrowd: 1``, which
+      COCO's evaluator does not count either.
     * ``INPUT.MIX``: mosaic, mixup, copy-paste, see ``data/mixing.py``.
     * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``.
     * ``MODEL.RETINANET.LOSS``: how much the losses count, see ``losses/weighting.py``.

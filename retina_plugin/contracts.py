@@ -86,6 +86,7 @@ class Predictions:
         extras: whatever else the head predicts, by name: maps like the others.
         coder: understands the deltas.
         features: ``(N, C, H, W)`` each, what the head saw: for losses between networks.
+        image_sizes: height and width of each image before padding.
     """
 
     logits: Sequence[Tensor]
@@ -94,6 +95,7 @@ class Predictions:
     extras: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
     coder: BoxCoder | None = None
     features: Sequence[Tensor] = ()
+    image_sizes: Sequence[tuple[int, int]] = ()
 
     @torch.no_grad()
     def boxes(self, image: int) -> Tensor:

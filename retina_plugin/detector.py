@@ -226,7 +226,13 @@ class FocalRetinaNet(DenseDetector):
         logits, deltas, *extras = self.head(features)
         anchors = self.anchor_generator(features)
         predictions = Predictions(
-            logits, deltas, anchors, *extras, coder=self.box_coder, features=features
+            logits,
+            deltas,
+            anchors,
+            *extras,
+            coder=self.box_coder,
+            features=features,
+            image_sizes=images.image_sizes,
         )
         self._check_head(predictions)
         return predictions

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from detectron2.modeling import detector_postprocess
@@ -39,10 +40,11 @@ def loss_from_tensors(
         images: ``(N, C, H, W)``, or ``(C, H, W)`` each, as a data loader gives them: not
             normalised, in the model's channel order, of any floating type.
         targets: one an image: ``Instances`` with ``gt_boxes`` and ``gt_classes``, or torchvision's
-            ``{"boxes": (M, 4), "labels": (M,)}``, every other entry ``x`` of which becomes the
-            field ``gt_x``. Labels are 0..K-1.
+            ``{"boxes": (M, 4), "labels": (M,)}``, with ``"ignored_boxes": (I, 4)`` where no
+            background shall be learnt; every other entry ``x`` becomes the field ``gt_x``. Labels
+            are 0..K-1.
         normalizer: divides the sums instead of the model's own. One that averages over workers
-            waits for all of them to come here.
+            waits for all of them to come here, as ``EqualizedFocalLoss`` does in training mode.
 
     Returns:
         The scalars that ``model.train()(batch)`` would give.
@@ -74,9 +76,12 @@ def loss_from_predictions(
     """:func:`loss_from_tensors` of predictions that are there already: with losses between
     networks the images need to pass the network only once."""
     detector = _detector(model)
-    instances = [_instances(detector, target) for target in targets]
-    if len(instances) != len(predictions.logits[0]):
-        raise ValueError(f"{len(predictions.logits[0])} images, but {len(instances)} targets")
+    if len(targets) != len(predictions.logits[0]):
+        raise ValueError(f"{len(predictions.logits[0])} images, but {len(targets)} targets")
+    instances = [
+        _instances(detector, target, size)
+        for target, size in zip(targets, predictions.image_sizes, strict=True)
+    ]
     with _leaving_no_trace(detector):
         assigned = detector.assign(predictions, instances)
         return detector.losses_of(predictions, assigned, normalizer)
@@ -107,12 +112,16 @@ def _preprocess(model: FocalRetinaNet, images: Images) -> ImageList:
     return model.preprocess_image([{"image": image} for image in images])
 
 
-def _instances(model: FocalRetinaNet, target: Target) -> Instances:
+def _instances(model: FocalRetinaNet, target: Target, size: tuple[int, int]) -> Instances:
+    given: dict[str, Any] = {"instances": target}
     if not isinstance(target, Instances):
-        fields = {f"gt_{name}": x for name, x in target.items() if name not in ("boxes", "labels")}
-        boxes, labels = Boxes(target["boxes"]), target["labels"]
-        target = Instances((0, 0), gt_boxes=boxes, gt_classes=labels, **fields)
-    return ground_truth_of({"instances": target}, model.num_classes, model.device)
+        fields = dict(target)
+        boxes, labels = Boxes(fields.pop("boxes")), fields.pop("labels")
+        if "ignored_boxes" in fields:
+            given["ignored_boxes"] = Boxes(fields.pop("ignored_boxes"))
+        others = {f"gt_{name}": x for name, x in fields.items()}
+        given["instances"] = Instances(size, gt_boxes=boxes, gt_classes=labels, **others)
+    return ground_truth_of(given, model.num_classes, model.device)
 
 
 @contextmanager

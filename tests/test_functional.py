@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from support.batches import make_batch
 from support.tiny_models import mobilenet_cfg, tiny_cfg, tiny_focal_cfg
@@ -18,6 +19,7 @@ from retina_plugin import (
     loss_from_tensors,
     predict_from_tensors,
 )
+from retina_plugin.batch_inputs import ground_truth_of
 from retina_plugin.normalizers.fixed_normalizer import FixedNormalizer
 
 
@@ -26,8 +28,9 @@ def tensors(batch):
 
 
 def with_batch_norm():
-    """A detector with every kind of state: running statistics, a moving average, dropout's mode."""
+    """A detector with every kind of state: running statistics, a moving average, a loss's sums."""
     cfg = tiny_focal_cfg()
+    cfg.MODEL.RETINANET.CLS_LOSS.NAME = "EqualizedFocalLoss"
     model = build_model(cfg)
     model.backbone.bottom_up.res4 = nn.Sequential(model.backbone.bottom_up.res4, nn.BatchNorm2d(16))
     return model
@@ -118,6 +121,35 @@ def test_torchvisions_targets_and_fields_of_objects():
     weighted = [{**x, "weight": torch.full((len(x["labels"]),), 3.0)} for x in as_dicts]
     heavy = loss_from_tensors(model, images, weighted)
     torch.testing.assert_close(heavy["loss_box_reg"], 3 * plain["loss_box_reg"])
+
+
+@pytest.mark.parametrize("kind", ["dict", "Instances"])
+def test_images_end_and_regions_to_ignore_count_as_in_training(kind):
+    """What the assigner asks of an image beside its boxes: its size before padding, its crowds."""
+    cfg = tiny_focal_cfg()
+    cfg.MODEL.RETINANET.ASSIGNER.MaxIoUAssigner.ALLOWED_BORDER = 16.0
+    model = build_model(cfg)
+    batch = make_batch()
+    plain = loss_from_tensors(model, *tensors(batch))
+    for x in batch:
+        x["ignored_boxes"] = Boxes(torch.tensor([[0.0, 0, 96, 96]]))
+    images, _ = tensors(batch)
+    if kind == "dict":
+        targets = [
+            {
+                "boxes": x["instances"].gt_boxes.tensor,
+                "labels": x["instances"].gt_classes,
+                "ignored_boxes": x["ignored_boxes"].tensor,
+            }
+            for x in batch
+        ]
+    else:
+        targets = [ground_truth_of(x, 7, model.device) for x in batch]
+    losses = loss_from_tensors(model, images, targets)
+    expected = copy.deepcopy(model)(batch)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
+    assert losses["loss_cls"] != plain["loss_cls"]
 
 
 def test_predictions_are_used_twice():

@@ -39,7 +39,7 @@ def test_second_run_does_nothing_and_takes_no_time(checkout: Checkout) -> None:
     before = checkout.state
     begun = time.monotonic()
     output = checkout.make()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10  # a second, where nothing else runs
     assert output.splitlines() == [f"[setup] {checkout.venv} is up to date"]
     assert checkout.state == before
 

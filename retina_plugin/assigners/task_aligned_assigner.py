@@ -32,8 +32,9 @@ class TaskAlignedAssigner(PerImageAssigner):
     whose centre lies inside the box; one of several boxes goes to the one it overlaps most. Their
     soft target is t, scaled for each box so that its largest is the largest u.
 
-    Source: Feng et al., TOOD, 2021, equations 6 and 7. The authors' first four epochs assign by
-    ATSS; here the metric is used from the first step, as YOLOv8 does.
+    Source: Feng et al., TOOD, 2021, equations 6 and 7. As in YOLOv8, and unlike in the authors'
+    code, the metric is used from the first step, not after four epochs of ATSS, and the ``topk``
+    are of the anchors inside the box: there those of all that lie inside, which may be none.
 
     Args:
         topk: objects a box at most.

@@ -62,6 +62,7 @@ def command(
             out=out.resolve(),
             images=images,
             shared=[*_data(data), *shared],
+            extensions=extensions,
         )
     if dry_run:
         click.echo("\n".join(map(_line, runs)))

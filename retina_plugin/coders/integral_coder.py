@@ -43,7 +43,7 @@ class IntegralBoxCoder:
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
         """``(P, 4), (P, 4) -> (P, 4)`` distances in units, as far as they can be predicted.
 
-        Short of n by 0.01, so that the unit above exists, as in the authors' code.
+        Short of n by 0.01, so that the unit above exists; the authors' code has 0.1.
         """
         centre, unit = self._centre_and_unit(anchors)
         distances = torch.cat([centre - boxes[:, :2], boxes[:, 2:] - centre], dim=1) / unit

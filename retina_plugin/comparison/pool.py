@@ -62,7 +62,8 @@ def _start(run: Run, jobs: int, extensions: tuple[str, ...]) -> subprocess.Popen
     run.folder.mkdir(parents=True, exist_ok=True)
     write_task(run, extensions)
     threads = max(1, torch.get_num_threads() // jobs)
-    with (run.folder / CONSOLE).open("ab") as console:  # a file: no pipe that can run full
+    # a file: no pipe that can run full; of this attempt alone, log.txt has the earlier ones
+    with (run.folder / CONSOLE).open("wb") as console:
         return subprocess.Popen(
             [sys.executable, "-m", "retina_plugin.comparison.worker", str(run.folder)],
             stdin=subprocess.DEVNULL,

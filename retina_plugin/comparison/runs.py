@@ -27,8 +27,8 @@ class Run:
         label, seed: whose it is.
         config_file, overrides: what ``train_net.py`` would be given for it.
         images: how many it trains on, repetitions counted.
-        folder: for its files; the name holds a digest of the config and of the data's json files,
-            so that a run whose config has changed is another run.
+        folder: for its files; the name holds a digest of the config, of the data's json files and
+            of the user's own ``.py`` files, so that a run in which they have changed is another.
     """
 
     label: str
@@ -55,6 +55,7 @@ def plan_runs(
     out: Path,
     images: int | None = None,
     shared: Sequence[str] = (),
+    extensions: Sequence[str] = (),
 ) -> list[Run]:
     """All runs, seed by seed, so that an early look has every contender.
 
@@ -62,6 +63,7 @@ def plan_runs(
         images: that each is trained on; None: as many as the first contender's config says.
             ``MAX_ITER`` and the other numbers of steps of a config that differs are scaled.
         shared: overrides of every contender, its own come last.
+        extensions: modules and files that each run imports first.
 
     Raises:
         ConfigFileError: a config or an override is wrong.
@@ -80,7 +82,7 @@ def plan_runs(
             config_file=contender.config_file.resolve(),
             overrides=(*overrides, f"SEED={seed}"),
             images=_images_of(cfg),
-            folder=out / f"{contender.label}-seed{seed}-{_digest(cfg)}",
+            folder=out / f"{contender.label}-seed{seed}-{_digest(cfg, extensions)}",
         )
         for seed in seeds
         for contender, cfg, overrides in plans
@@ -106,14 +108,16 @@ def _steps_for(cfg: CfgNode, images: int) -> list[str]:
     ]
 
 
-def _digest(cfg: CfgNode) -> str:
-    """Ten digits for everything that decides a run's result but its seed."""
+def _digest(cfg: CfgNode, extensions: Sequence[str]) -> str:
+    """Ten digits for what decides a run's result but its seed; images are not read."""
     cfg = cfg.clone()
     cfg.OUTPUT_DIR, cfg.SEED = "", 0
     digest = hashlib.sha256(f"{__version__}\n{cfg.dump()}".encode())
+    files = list(extensions)
     for split in (cfg.DATASETS.COCO.TRAIN, cfg.DATASETS.COCO.TEST):
-        files = split.get("JSON") or []
-        for file in [files] if isinstance(files, str) else files:
-            if Path(file).is_file():  # where not, the run says so
-                digest.update(Path(file).read_bytes())
+        jsons = split.get("JSON") or []
+        files += [jsons] if isinstance(jsons, str) else jsons
+    for file in map(Path, files):
+        if file.is_file():  # else a module; of a json that is missing, the run says so
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:10]

@@ -6,6 +6,7 @@ import json
 import resource
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,18 @@ def train(folder: Path) -> None:
         trainer = RetinaTrainer(setup(arguments))
         trainer.resume_or_load(resume=True)
         results = trainer.train()
-    names = trainer.cfg.DATASETS.TEST
+    scores = scores_by_name(results, trainer.cfg.DATASETS.TEST)
+    run.finish({"scores": scores, **_costs(folder, trainer.model)})
+
+
+def scores_by_name(results: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """COCO's numbers on each of the test sets, out of what a training returns.
+
+    With ``SOLVER.WEIGHT_AVERAGE.EVALUATE_BOTH`` those of the averaged weights.
+    """
     if len(names) == 1:  # Detectron2 leaves the name out then
         results = {names[0]: results}
-    scores = {name: dict(result["bbox"]) for name, result in results.items()}
-    run.finish({"scores": scores, **_costs(folder, trainer.model)})
+    return {name: dict(results[name]["bbox"]) for name in names}
 
 
 def _costs(folder: Path, model: nn.Module) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from retina_plugin.engine.layer_decay import BOTTOM_UP
 from retina_plugin.engine.weight_average import WeightAverage
 
 WEIGHT_AVERAGE = "weight_average"  # its place in a checkpoint
+COUNTED = ("normalizer.", "cls_loss.")  # what they know of the training data is in buffers
 KEY = "MODEL.WEIGHTS (in a LazyConfig train.init_checkpoint)"
 # All that a pickle of numpy arrays names, by numpy 1 and 2 and every protocol. Not numpy as a
 # whole: it ships functions that run a string.
@@ -130,8 +131,10 @@ class RetinaCheckpointer(DetectionCheckpointer):
         given = list(checkpoint["model"])
         if not checkpoint.get("matching_heuristics", False):
             checkpoint["model"] = self._to_own_names(checkpoint["model"])
-        if not self._resuming:  # a new training on old weights: on its own data, from INITIAL
-            checkpoint["model"].pop("normalizer.average", None)
+        if not self._resuming:  # a new training on old weights counts its own data, from the start
+            for name, _ in self.model.named_buffers():
+                if name.startswith(COUNTED):
+                    checkpoint["model"].pop(name, None)
         incompatible = super()._load_model(checkpoint)
         parameters = [name for name, _ in self.model.named_parameters()]
         missing = [name for name in parameters if name in set(incompatible.missing_keys)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.config import configurable
 from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
@@ -29,7 +28,8 @@ def centreness_of(positives: PositiveBoxes) -> Tensor:
 
 def iou_of(positives: PositiveBoxes) -> Tensor:
     """The IoU of the predicted box: IoU-aware RetinaNet's."""
-    return matched_pairwise_iou(Boxes(positives.boxes), Boxes(positives.gt_boxes))
+    # detached, not under no_grad: the boxes are kept, and a later loss may want their gradient
+    return matched_pairwise_iou(Boxes(positives.boxes.detach()), Boxes(positives.gt_boxes))
 
 
 _TARGETS = {"centreness": centreness_of, "iou": iou_of}
@@ -111,8 +111,7 @@ class QualityHead(FocalRetinaNetHead):
     ) -> dict[str, Tensor]:
         """``loss_quality``; see :class:`retina_plugin.contracts.HasExtraLosses`."""
         logits = targets.positives.gather(predictions.extras["quality"], 1).squeeze(1).float()
-        with torch.no_grad():
-            wanted = self._target(positives).to(logits.dtype)
+        wanted = self._target(positives).to(logits.dtype)
         losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         if targets.weights is not None:
             losses = losses * targets.weights

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retina_plugin.contracts import PositiveBoxes
+from retina_plugin.losses.smooth_l1_loss import plain_deltas
 from retina_plugin.registry import BOX_LOSSES
 
 
@@ -38,9 +39,13 @@ class BalancedL1Loss(nn.Module):
         self.alpha, self.gamma, self.beta = alpha, gamma, beta
 
     def forward(self, positives: PositiveBoxes) -> Tensor:
-        """Returns ``(P,)``."""
+        """Returns ``(P,)``.
+
+        Raises:
+            ValueError: see :func:`~retina_plugin.losses.smooth_l1_loss.plain_deltas`.
+        """
         alpha, gamma, beta = self.alpha, self.gamma, self.beta
-        error = (positives.deltas - positives.gt_deltas).abs()
+        error = (plain_deltas(positives) - positives.gt_deltas).abs()
         b = math.expm1(gamma / alpha)
         small = alpha / b * (b * error + 1) * torch.log(b * error / beta + 1) - alpha * error
         large = gamma * error + gamma / b - alpha * beta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,7 @@ class DistributionFocalLoss(nn.Module):
     """
 
     def forward(self, positives: PositiveBoxes) -> Tensor:
-        """Returns ``(P,)``.
+        """Returns ``(P,)``, in fp32 at least.
 
         Raises:
             ValueError: the box coder predicts no distributions.
@@ -33,8 +34,9 @@ class DistributionFocalLoss(nn.Module):
                 "MODEL.RETINANET.BOX_CODER.NAME: IntegralBoxCoder"
             )
         logits = positives.deltas.reshape(count * 4, positives.deltas.shape[1] // 4)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         below = right.floor().long()
-        cost = (F.cross_entropy(logits.float(), below + step, reduction="none") for step in (0, 1))
+        cost = (F.cross_entropy(logits, below + step, reduction="none") for step in (0, 1))
         share = right - below
         low, high = cost
         return (low * (1 - share) + high * share).view(count, 4).mean(dim=1)

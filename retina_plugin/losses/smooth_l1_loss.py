@@ -37,6 +37,25 @@ class SmoothL1Loss(nn.Module):
         return {"beta": cfg.MODEL.RETINANET.SMOOTH_L1_LOSS_BETA}
 
     def forward(self, positives: PositiveBoxes) -> Tensor:
-        """Returns ``(P,)``."""
-        loss = smooth_l1_loss(positives.deltas, positives.gt_deltas, self.beta, reduction="none")
-        return loss.sum(dim=1)
+        """Returns ``(P,)``.
+
+        Raises:
+            ValueError: see :func:`plain_deltas`.
+        """
+        deltas = plain_deltas(positives)
+        return smooth_l1_loss(deltas, positives.gt_deltas, self.beta, reduction="none").sum(dim=1)
+
+
+def plain_deltas(positives: PositiveBoxes) -> Tensor:
+    """The predicted deltas ``(P, 4)``, for losses that compare them with the right ones.
+
+    Raises:
+        ValueError: the box coder predicts something else.
+    """
+    if positives.deltas.shape[1] != 4:
+        raise ValueError(
+            f"{type(positives.coder).__name__} predicts {positives.deltas.shape[1]} numbers a box, "
+            "which a loss of four deltas cannot compare: set MODEL.RETINANET.BBOX_REG_LOSS_TYPE to "
+            "a loss of boxes, such as giou, or MODEL.RETINANET.BOX_CODER.NAME to DeltaCoder"
+        )
+    return positives.deltas

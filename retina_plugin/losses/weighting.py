@@ -44,7 +44,8 @@ class LossWeighting:
         box_reg: factor of the box loss.
         boxes_by: what a positive's box loss is multiplied by: ``none`` (1), ``quality``, ``score``
             or ``centreness``, see the functions of this file. The weights are scaled to the sum of
-            ``count``, so that dividing by that makes a weighted mean.
+            ``count``, so that dividing by that makes a weighted mean: of this worker's images, also
+            where the normalizer averages over workers.
         count: what the normalizer counts: ``positives``, or the sum of their ``quality``.
 
     Raises:

@@ -66,6 +66,19 @@ def test_the_folder_changes_with_the_config_and_the_data_alone(config, tmp_path)
     assert folder() != before
 
 
+def test_a_change_in_ones_own_code_is_another_run(config, tmp_path):
+    file = tmp_path / "my_loss.py"
+    file.write_text("FACTOR = 1\n")
+
+    def folder():
+        return plan(tmp_path, Contender("a", config), extensions=[str(file), "math"])[0].folder
+
+    before = folder()
+    assert folder() == before
+    file.write_text("FACTOR = 2\n")
+    assert folder() != before
+
+
 def test_a_result_is_read_back(config, tmp_path):
     (run,) = plan(tmp_path, Contender("a", config))
     assert run.result() is None

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from retina_plugin.comparison import summary
 from retina_plugin.comparison.plot import draw_comparison
 from retina_plugin.comparison.runs import Run
-from retina_plugin.comparison.summary import as_text, results_of, tested_data, values
 
 
 def run(folder, label, seed, scores):
@@ -23,7 +23,7 @@ def scores(ap, ap50=math.nan):
 
 @pytest.fixture
 def results(tmp_path):
-    return results_of(
+    return summary.results_of(
         [
             run(tmp_path, "a", 1, scores(10.0)),
             run(tmp_path, "b", 1, scores(12.0)),
@@ -41,7 +41,7 @@ def row(text, label):
 
 
 def test_means_spread_and_differences_of_the_same_seeds(results):
-    table, _ = as_text(results).split("\n\n")
+    table, _ = summary.as_text(results).split("\n\n")
     assert row(table, "a") == ["a", "15.0 (10.0 to 20.0)", "", "1.0 (1.0 to 1.0)", "", "2"]
     assert row(table, "b") == [
         "b", "31.0 (12.0 to 60.0)", "", "1.0 (1.0 to 1.0)", "+1.5 (+1.0 to +2.0)", "3"
@@ -50,17 +50,17 @@ def test_means_spread_and_differences_of_the_same_seeds(results):
 
 
 def test_costs(results):
-    _, table = as_text(results).split("\n\n")
+    _, table = summary.as_text(results).split("\n\n")
     assert row(table, "a") == [
         "a", "0.375 (0.250 to 0.500)", "1.00 (1.00 to 1.00)", "1.25 M", "80", "cpu, 2 threads"
     ]  # fmt: skip
 
 
 def test_what_coco_leaves_undefined_is_no_number(results):
-    assert tested_data(results) == ["val"]
-    assert values(results, "a", "val", "AP50") == {}
-    assert values(results, "a", "val", "AP") == {1: 10.0, 2: 20.0}
-    assert values(results, "a", "other", "AP") == {}
+    assert summary.tested_data(results) == ["val"]
+    assert summary.values(results, "a", "val", "AP50") == {}
+    assert summary.values(results, "a", "val", "AP") == {1: 10.0, 2: 20.0}
+    assert summary.values(results, "a", "other", "AP") == {}
 
 
 def test_the_picture(results, tmp_path):

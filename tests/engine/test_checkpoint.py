@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
-from support.tiny_models import tiny_cfg
+from support.tiny_models import tiny_cfg, tiny_focal_cfg
 from torch import nn
 
 from retina_plugin.backbones.mobilenet_v2_fpn import MobileNetV2
@@ -247,3 +247,22 @@ def test_a_refused_file_does_not_block_the_next(tmp_path, model):
     with pytest.raises(ValueError, match="none"):
         checkpointer.load(str(tmp_path / "bad.pth"))
     checkpointer.load(str(tmp_path / "good.pth"))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_a_loss_has_counted_goes_on_in_a_resumed_training_alone(tmp_path, resume):
+    """A new one on old weights has other data: these sums would outweigh what it counts."""
+    cfg = tiny_focal_cfg(NORM="GN")
+    cfg.MODEL.RETINANET.CLS_LOSS.NAME = "EqualizedFocalLoss"
+    old = build_model(cfg)
+    old.cls_loss.positive_gradients += 2.0
+    old.cls_loss.negative_gradients += 4.0
+    old.normalizer.average += 7.0
+    RetinaCheckpointer(old, str(tmp_path)).save("model")
+    model = build_model(cfg)
+    checkpointer = RetinaCheckpointer(model, str(tmp_path))
+    checkpointer.resume_or_load(str(tmp_path / "model.pth"), resume=resume)
+    assert torch.equal(model.head.cls_score.weight, old.head.cls_score.weight)
+    assert model.cls_loss.positive_gradients.unique() == (2.0 if resume else 0.0)
+    assert model.cls_loss.negative_gradients.unique() == (4.0 if resume else 0.0)
+    assert model.normalizer.average == (107.0 if resume else 100.0)

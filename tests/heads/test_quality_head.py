@@ -92,6 +92,13 @@ def test_the_target_has_no_gradient():
     assert gradient is None
 
 
+def test_boxes_keep_their_gradient_for_losses_that_come_later():
+    head = make_head(target="iou")
+    predictions, targets, positives = make_step(head, some_labels())
+    head.extra_losses(predictions, targets, positives)
+    assert positives.boxes.requires_grad
+
+
 def test_no_positives_have_gradients():
     head = make_head()
     predictions, targets, positives = make_step(head, torch.full((2, sum(LEVELS)), K))

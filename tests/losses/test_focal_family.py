@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.structures import Instances
 from support.dense_cases import make_case
+from support.workers import on_workers
 from torch.nn import functional as F
 
 from retina_plugin.benchmark.synchronisations import SynchronisationCounter
@@ -147,6 +148,22 @@ def test_is_its_definition(family, chunk, channels_last, monkeypatch):
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-9)
 
 
+def test_gradcheck(family):
+    """The analytic gradient against differences, weights and shifts of objects included."""
+    case = make_case(
+        num_classes=K,
+        counts=(2, 1),
+        sizes=((2, 3), (1, 1)),
+        dtype=torch.float64,
+        positive=0.4,
+        ignored=0.2,
+    )
+    assert len(case.targets.positives) > 1 and len(case.targets.ignored) > 1
+    targets = with_fields(case, gt_weight=1.5, gt_gamma_shift=0.25)
+    positives = quality_of(case)
+    assert torch.autograd.gradcheck(lambda *x: family[0](x, targets, positives), tuple(case.logits))
+
+
 @pytest.mark.parametrize("share", [{"positive": 0.0}, {"positive": 0.0, "ignored": 1.0}])
 def test_without_objects_there_is_a_gradient(family, share):
     case = make_case(num_classes=K, **share)
@@ -239,6 +256,24 @@ def test_no_wait_for_the_device(family):
     assert not counter.waits, counter.waits
 
 
+def _two_images():
+    torch.manual_seed(0)
+    return make_case(num_classes=K)
+
+
+def _count_a_half(rank):
+    case, mine = _two_images(), slice(rank, rank + 1)
+    targets = dataclasses.replace(
+        case.targets,
+        labels=case.targets.labels[mine],
+        matched=case.targets.matched[mine],
+        instances=case.targets.instances[mine],
+    )
+    loss = EqualizedFocalLoss(num_classes=K)
+    loss([x[mine] for x in case.logits], targets)
+    return loss.state_dict()
+
+
 class TestEqualized:
     def test_counts_gradients_in_training_alone(self):
         loss, case = EqualizedFocalLoss(num_classes=K), make_case(num_classes=K)
@@ -260,6 +295,16 @@ class TestEqualized:
         with torch.no_grad():
             loss([x.detach() for x in case.logits], case.targets)
         assert not loss.negative_gradients.any()
+
+    def test_workers_add_their_gradients(self, tmp_path):
+        """Two workers of a half of the images each know what one of all of them would."""
+        first, second = on_workers(2, tmp_path, _count_a_half)
+        whole = EqualizedFocalLoss(num_classes=K)
+        case = _two_images()
+        whole(case.logits, case.targets)
+        for name, expected in whole.state_dict().items():
+            assert torch.equal(first[name], second[name]), name
+            torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=0)
 
     def test_rare_classes_are_focused_more(self):
         assert equalized_loss().gammas.tolist() == [8.0, 2.0, 2.0]

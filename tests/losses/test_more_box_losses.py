@@ -111,6 +111,17 @@ def test_gradcheck_and_no_object(loss):
     assert nothing.deltas.grad is not None
 
 
+@pytest.mark.parametrize("loss", [DistributionFocalLoss(), GIoULoss()])
+def test_gradcheck_of_distributions(loss):
+    """In double, through the coder's expectation."""
+    found = positives(4, IntegralBoxCoder(reg_max=5))
+
+    def of(deltas):
+        return loss(dataclasses.replace(found, deltas=deltas))
+
+    assert torch.autograd.gradcheck(of, found.deltas)
+
+
 @pytest.mark.parametrize("loss", [*LOSSES, DistributionFocalLoss()], ids=lambda x: type(x).__name__)
 def test_no_wait_for_the_device(loss):
     coder = IntegralBoxCoder() if isinstance(loss, DistributionFocalLoss) else DeltaCoder()
@@ -118,6 +129,12 @@ def test_no_wait_for_the_device(loss):
     with SynchronisationCounter(torch.device("cpu")) as counter:
         loss(found).sum().backward()
     assert not counter.waits, counter.waits
+
+
+@pytest.mark.parametrize("loss", [SmoothL1Loss(), BalancedL1Loss()], ids=lambda x: type(x).__name__)
+def test_losses_of_deltas_refuse_distributions(loss):
+    with pytest.raises(ValueError, match=r"IntegralBoxCoder.*BBOX_REG_LOSS_TYPE.*giou"):
+        loss(positives(3, IntegralBoxCoder()))
 
 
 def test_a_sum_weighs_its_terms():
