@@ -13,7 +13,7 @@ from retina_plugin.norm_folding import folded_weights, scale_and_shift
 
 
 class RepConv2d(nn.Module):
-    """``relu(norm(conv3x3(x)) + norm(conv1x1(x)) + norm(x))``, each norm with statistics of its own.
+    """``relu(norm(conv3x3(x)) + norm(conv1x1(x)) + norm(x))``, the norms being three.
 
     The last branch is there where it fits: as many channels out as in, stride 1. With fixed
     statistics the sum is linear in x, and :meth:`for_inference` gives the one 3x3 convolution that

@@ -19,7 +19,7 @@ _EPSILON = 1e-4
 
 
 class WeightedFusion(nn.Module):
-    """``conv(silu(sum_i w_i x_i / (sum_i w_i + 1e-4)))``, the w being learned, and 0 where negative.
+    """``conv(silu(sum_i w_i x_i / (sum_i w_i + 1e-4)))``, the w being learned, 0 where negative.
 
     Source: Tan et al., EfficientDet, 2020, section 3.3, fast normalized fusion; the order of
     activation, separable convolution and norm is that of the authors' implementation.
@@ -27,16 +27,16 @@ class WeightedFusion(nn.Module):
     Args:
         num_inputs: maps of the same shape.
         channels: C.
-        norm: after the convolution; empty for none.
+        norm: after the convolution.
     """
 
-    def __init__(self, *, num_inputs: int, channels: int, norm: str = "") -> None:
+    def __init__(self, *, num_inputs: int, channels: int, norm: str) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(num_inputs))
         self.conv = DepthwiseSeparableConv2d(channels, channels, norm2=norm)
         # Detectron2 takes the deviation of a dense convolution for the depthwise one
         nn.init.kaiming_normal_(self.conv.depthwise.weight, nonlinearity="linear")
-        self.conv.depthwise.bias = None  # the pointwise one has one as well
+        self.conv.depthwise.bias = None  # the norm would take it out again
 
     def forward(self, *maps: Tensor) -> Tensor:
         """``(N, C, H, W)`` each -> the same."""
@@ -58,7 +58,7 @@ class BiFPNLayer(nn.Module):
         channels, norm: of the nodes.
     """
 
-    def __init__(self, *, num_levels: int, channels: int, norm: str = "") -> None:
+    def __init__(self, *, num_levels: int, channels: int, norm: str) -> None:
         super().__init__()
         shared = {"channels": channels, "norm": norm}
         self.top_down = nn.ModuleList(
@@ -89,16 +89,17 @@ class BiFPNNeck(PyramidNeck):
 
     Source: Tan et al., EfficientDet, 2020, section 3. Other than there, P6 and P7 are RetinaNet's
     convolutions of C5 or of its lateral convolution (``P5``), and each stage has one lateral
-    convolution, where EfficientDet's first layer has one for each use. EfficientDet has a batch norm
-    after every convolution: set ``MODEL.FPN.NORM``.
+    convolution, where EfficientDet's first layer has one for each use.
 
     Args:
+        norm: of every convolution; EfficientDet's is a batch norm.
         repeats: how many :class:`BiFPNLayer` s.
 
     The other arguments are :class:`PyramidNeck`'s.
 
     Raises:
-        ValueError: no layer.
+        ValueError: no norm (each mean of maps is smaller than they are: after three layers a
+            hundredth would be left), or no layer.
     """
 
     def __init__(
@@ -111,6 +112,13 @@ class BiFPNNeck(PyramidNeck):
         repeats: int = 3,
         **shared: Any,
     ) -> None:
+        if not norm:
+            raise ValueError(
+                "BiFPNNeck needs a norm, or its maps shrink from node to node: set MODEL.FPN.NORM "
+                "to BN, SyncBN or GN"
+            )
+        if repeats < 1:
+            raise ValueError(f"MODEL.NECK.BiFPNNeck.REPEATS must be 1 or more, got {repeats}")
         super().__init__(
             bottom_up=bottom_up,
             in_features=in_features,
@@ -118,8 +126,6 @@ class BiFPNNeck(PyramidNeck):
             norm=norm,
             **shared,
         )
-        if repeats < 1:
-            raise ValueError(f"MODEL.NECK.BiFPNNeck.REPEATS must be 1 or more, got {repeats}")
         self.layers = nn.Sequential(
             *(
                 BiFPNLayer(num_levels=len(self._out_features), channels=out_channels, norm=norm)

@@ -33,10 +33,10 @@ class PAFPNNeck(PyramidNeck):
     convolutions. Outputs are the N. The FPN's convolutions are named as Detectron2's
     (``fpn_lateral3``, ``fpn_output3``), the path's ``pan_down4`` and ``pan_output4``.
 
-    Source: Liu et al., Path Aggregation Network, 2018, section 3.1; mmdetection's ``PAFPN``. Without
-    the paper's ReLU after each convolution, as there. Its path goes on from what ``g_i`` gets, here
-    it goes on from what ``g_i`` gives, as in the paper. P6 and P7 are RetinaNet's; of ``P5`` means
-    of ``N_5``.
+    Source: Liu et al., Path Aggregation Network, 2018, section 3.1; mmdetection's ``PAFPN``. As in
+    the latter, the paper's ReLU after each convolution is left out. As in the paper, ``down_i``
+    follows ``g_{i-1}``; in mmdetection it gets the same map as ``g_{i-1}``. P6 and P7 are
+    RetinaNet's; of ``P5`` means of ``N_5``.
 
     Args:
         layer: makes f, g and down.

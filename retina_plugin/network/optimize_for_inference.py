@@ -31,10 +31,10 @@ def optimize_for_inference(
 ) -> nn.Module:
     """A copy in evaluation mode, re-parameterised, with its norms folded into its convolutions.
 
-    Modules with a method ``for_inference`` are replaced by what it returns, see
-    :class:`~retina_plugin.contracts.HasInferenceForm`. Frozen norms and batch norms become part of the weights of the convolutions before them; what
-    depends on its input (GroupNorm, LayerNorm, the per-level BatchNorm of Detectron2's head) stays.
-    Equal but for rounding.
+    What has a method ``for_inference`` is replaced by what that returns, see
+    :class:`~retina_plugin.contracts.HasInferenceForm`. Frozen norms and batch norms become part of
+    the weights of the convolutions before them; what depends on its input (GroupNorm, LayerNorm,
+    the per-level BatchNorm of Detectron2's head) stays. Equal but for rounding.
 
     Args:
         model: is not changed. Detectron2's own RetinaNet will do as well; of a
