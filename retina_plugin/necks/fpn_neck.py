@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import FPN, Backbone
 
-from retina_plugin.necks.stages import stages_of, top_block_of
+from retina_plugin.necks.stages import level_of, stages_of, top_block_of
 from retina_plugin.registry import NECKS
 
 
@@ -30,7 +30,8 @@ class FPNNeck(FPN):
 
     Raises:
         UnknownNameError: ``top`` or a stage; lists the valid ones.
-        ValueError: the stages' strides, see :func:`~retina_plugin.necks.stages.stages_of`.
+        ValueError: the stages' strides, see :func:`~retina_plugin.necks.stages.stages_of`; or
+            ``P5`` of a backbone that calls an output of its own so.
     """
 
     def __init__(
@@ -44,6 +45,13 @@ class FPNNeck(FPN):
         top: str = "C5",
     ) -> None:
         last = stages_of(bottom_up, in_features)[-1]
+        level = f"p{level_of(last)}"
+        if top == "P5" and level in bottom_up.output_shape():  # FPN would take that for its own
+            raise ValueError(
+                f"MODEL.NECK.FPNNeck.TOP P5: {type(bottom_up).__name__} has a '{level}' itself, "
+                "which Detectron2's FPN would use instead of its own: set TOP to C5, or "
+                "MODEL.NECK.NAME to another neck"
+            )
         super().__init__(
             bottom_up=bottom_up,
             in_features=list(in_features),
