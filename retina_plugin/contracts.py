@@ -19,7 +19,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.structures.boxes import matched_pairwise_iou
-from torch import Tensor
+from torch import Tensor, nn
 
 from retina_plugin.dense_targets import IGNORE, DenseTargets, Selection
 
@@ -33,6 +33,7 @@ __all__ = [
     "GroundTruth",
     "HasExtraLosses",
     "HasFusedLogits",
+    "HasInferenceForm",
     "HasRefinement",
     "Normalizer",
     "PositiveBoxes",
@@ -247,3 +248,16 @@ class HasRefinement(Protocol):
 
     def refine(self, detections: Sequence[Instances], predictions: Predictions) -> list[Instances]:
         """One an image, in the pixels of the network's input."""
+
+
+@runtime_checkable
+class HasInferenceForm(Protocol):
+    """A module of any backbone, neck or head that computes the same otherwise at inference."""
+
+    def for_inference(self) -> nn.Module:
+        """What replaces it, equal to it in evaluation mode.
+
+        ``optimize_for_inference`` calls it on a copy in evaluation mode, which may as well be
+        changed and returned; of modules within each other on the outermost, which answers for
+        those in it.
+        """

@@ -51,6 +51,7 @@ from retina_plugin.registry import (
     CLS_LOSSES,
     DETECTORS,
     HEADS,
+    NECKS,
     NORMALIZERS,
     POST_PROCESSORS,
     ROLES,
@@ -134,6 +135,7 @@ class FocalRetinaNet(DenseDetector):
         check_retinanet_keys(cfg)
         ANCHOR_GENERATORS.check_node(cfg)
         BACKBONES.check_node(cfg)
+        NECKS.check_node(cfg)
         require_registered(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
         require_registered(
             ANCHOR_GENERATOR_REGISTRY,
@@ -149,6 +151,12 @@ class FocalRetinaNet(DenseDetector):
                 "retina_plugin.data.coco_registration.register_datasets(cfg)"
             )
         backbone = build_backbone(cfg)
+        NECKS.require_built(
+            cfg,
+            backbone,
+            f"{cfg.MODEL.BACKBONE.NAME} builds a neck of its own; take a backbone builder that "
+            "calls NECKS.build, or leave MODEL.NECK as it is",
+        )
         if cfg.MODEL.BACKBONE.get("GRADIENT_CHECKPOINTING", False):
             checkpoint_backbone(backbone)
         shapes = backbone.output_shape()

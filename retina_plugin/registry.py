@@ -25,6 +25,7 @@ from detectron2.config import CfgNode
 from detectron2.config.defaults import _C
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from fvcore.common.registry import Registry
+from torch import nn
 
 NAME = "NAME"
 
@@ -173,6 +174,30 @@ class Role(Registry):
             for key, value in (find_node(cfg, f"{self.node}.{node}") or {}).items()
             if value != self._defaults[name].get(key)
         ]
+
+    def require_built(self, cfg: CfgNode, module: nn.Module, instead: str) -> None:
+        """Refuse changed settings of this role where ``module`` was built without looking at them.
+
+        Args:
+            cfg: what it was built by.
+            module: is or contains the component that ``cfg`` selects, or has another in its place.
+            instead: who built it, and what to do.
+
+        Raises:
+            ValueError: names what ``cfg`` sets in vain.
+        """
+        name = self.selected(cfg)
+        component = self.get(name)
+        if not isinstance(component, type):
+            return  # a function leaves no trace
+        if any(isinstance(part, component) for part in module.modules()):
+            return
+        vain = [] if name == self.default else [f"{self.selector} {name}"]
+        for key, value in self.settings(cfg, name).items():
+            if value != self._defaults[name][key]:
+                vain.append(f"{self.node}.{self._nodes[name]}.{key} {value}")
+        if vain:
+            raise ValueError(f"{' and '.join(vain)} would have no effect: {instead}")
 
     def build(self, cfg: CfgNode, **context: Any) -> Any:
         """Build the component that ``cfg`` selects; ``context`` goes to its ``from_config``."""

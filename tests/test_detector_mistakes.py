@@ -36,6 +36,7 @@ def test_missing_ground_truth_names_the_image(period):
         ("MODEL.RETINANET.NORMALIZER.NAME", "EMANormalizer, FixedNormalizer"),
         ("MODEL.RETINANET.POST_PROCESSOR.NAME", "NMSPostProcessor"),
         ("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator, OctaveAnchorGenerator"),
+        ("MODEL.NECK.NAME", "BiFPNNeck, FPNNeck, PAFPNNeck, RepPANNeck"),
         ("MODEL.BACKBONE.NAME", "build_retinanet_mobilenet_v2_fpn_backbone"),
     ],
 )
@@ -89,6 +90,34 @@ def test_nodes_misspelt_below_detectron2s_own(node, meant, extended):
     parent, name = node.split(".")
     cfg.MODEL[parent][name] = CfgNode({"NORM": "BN"})
     with pytest.raises(UnknownNameError, match=rf"MODEL.{parent}: '{name}' is unknown.*{meant}"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize(
+    ("settings", "vain"),
+    [
+        (["NAME", "PAFPNNeck"], "MODEL.NECK.NAME PAFPNNeck"),
+        (["FPNNeck.TOP", "P5"], "MODEL.NECK.FPNNeck.TOP P5"),
+        (
+            ["NAME", "BiFPNNeck", "BiFPNNeck.REPEATS", "2"],
+            "MODEL.NECK.NAME BiFPNNeck and MODEL.NECK.BiFPNNeck.REPEATS 2",
+        ),
+    ],
+)
+def test_a_neck_for_a_backbone_that_brings_its_own(settings, vain):
+    cfg = tiny_focal_cfg()
+    keys = [f"MODEL.NECK.{x}" if i % 2 == 0 else x for i, x in enumerate(settings)]
+    cfg.merge_from_list(keys)
+    builder = "build_tiny_fpn_backbone builds a neck of its own; take"
+    with pytest.raises(ValueError, match=f"{vain} would have no effect: {builder}"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize(("key", "meant"), [("NAEM", "NAME"), ("PAFPN", "PAFPNNeck")])
+def test_a_misspelt_neck_below_such_a_backbone(key, meant):
+    cfg = tiny_focal_cfg()
+    cfg.MODEL.NECK[key] = "x"
+    with pytest.raises(UnknownNameError, match=rf"MODEL.NECK: '{key}' is unknown.*mean.* {meant}"):
         build_model(cfg)
 
 

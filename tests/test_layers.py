@@ -15,8 +15,8 @@ LEAST_LAYER_OF_CONFIG = "config"
 
 # lowest first; what stands side by side never imports each other
 LAYERS = (
-    ("dense_targets", "geometry", "softplus"),
-    ("contracts", "drawing", "registry", "version", "detectron2_check"),
+    ("dense_targets", "geometry", "norm_folding", "softplus"),
+    ("contracts", "drawing", "registry", "rep_conv", "version", "detectron2_check"),
     (
         *("heads", "losses", "assigners", "coders", "anchors", "backbones", "necks", "normalizers"),
         *("network", "batch_inputs"),

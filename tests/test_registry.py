@@ -8,6 +8,7 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY
 from fvcore.common.registry import Registry
+from torch import nn
 
 from retina_plugin import add_retina_config
 from retina_plugin.registry import (
@@ -135,6 +136,34 @@ def test_mistakes_list_what_is_valid(role, sink, message):
         role.build(cfg_with(**sink))
     assert "\\n" not in str(error.value)  # KeyError would show the text's repr
     assert not str(error.value).startswith(("'", '"'))
+
+
+@pytest.mark.parametrize(
+    ("sink", "vain"),
+    [
+        ({}, ""),
+        ({"DeepSink": CfgNode({"DEPTH": 4})}, ""),  # a warning's matter: it is not selected
+        ({"NAME": "DeepSink"}, "SINK.NAME DeepSink would have"),
+        ({"NAME": "deep", "DeepSink": CfgNode({"DEPTH": 4})}, "DeepSink and .*DEPTH 4 would have"),
+    ],
+)
+def test_settings_that_a_builder_did_not_look_at(role, sink, vain):
+    cfg = cfg_with(**sink)
+    network = nn.Sequential(nn.ReLU())
+    if vain:
+        with pytest.raises(ValueError, match=f"{vain} no effect: ask the plumber"):
+            role.require_built(cfg, network, "ask the plumber")
+    else:
+        role.require_built(cfg, network, "ask the plumber")
+
+
+def test_settings_that_a_builder_used(role):
+    @role.register(defaults={"DEPTH": 1})
+    class NetworkSink(nn.Module): ...
+
+    cfg = cfg_with(NAME="NetworkSink", NetworkSink=CfgNode({"DEPTH": 2}))
+    role.require_built(cfg, nn.Sequential(NetworkSink()), "never said")
+    role.require_built(cfg, NetworkSink(), "never said")
 
 
 def test_a_name_is_taken_once(role):

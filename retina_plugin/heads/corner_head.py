@@ -87,7 +87,7 @@ class CornerHead(FocalRetinaNetHead):
     ) -> tuple[list[Tensor], list[Tensor], dict[str, list[Tensor]]]:
         """Logits and deltas as the parent, and ``corners``: logits ``(N, 2, H, W)`` of P3."""
         logits, deltas, corners = [], [], []
-        for level, feature in enumerate(features):
+        for level, feature in enumerate(self.level_inputs(features)):
             tower = self.bbox_subnet(feature)
             if level == 0:
                 corners.append(self.corners(tower))

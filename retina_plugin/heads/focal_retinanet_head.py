@@ -11,6 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from torch import Tensor, nn
 
+from retina_plugin.heads.level_inputs import LevelInputs
 from retina_plugin.heads.level_outputs import (
     anchor_counts,
     layer_of,
@@ -30,10 +31,11 @@ class FocalRetinaNetHead(RetinaNetHead):
     The towers are shared by all levels. Where every level has the same number of anchors, so are
     the two output convolutions, and parameters and names are those of Detectron2's head. Else the
     levels with the same number of anchors share theirs: ``cls_score`` and ``bbox_pred`` are then
-    ``ModuleDict`` s keyed by that number.
+    ``ModuleDict`` s keyed by that number. Levels of other channels than the first come to the
+    towers through a 1x1 convolution each.
 
-    Subclasses with outputs of their own replace :meth:`forward`, and have :meth:`classify` and
-    :meth:`regress` for the common ones.
+    Subclasses with outputs of their own replace :meth:`forward`, and have ``level_inputs`` for what
+    the towers get, :meth:`classify` and :meth:`regress` for the common outputs.
 
     Source: Lin et al. 2017, section 4; ``detectron2.modeling.meta_arch.retinanet.RetinaNetHead``.
 
@@ -74,6 +76,7 @@ class FocalRetinaNetHead(RetinaNetHead):
             prior_prob=prior_prob,
         )
         self.counts = counts
+        self.level_inputs = LevelInputs(input_shape)
         self.channels = channels = conv_dims[-1]
         differ = len(set(counts)) > 1
         if differ:
@@ -109,9 +112,8 @@ class FocalRetinaNetHead(RetinaNetHead):
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """``(N, C, H, W)`` a level -> logits ``(N, A*K, H, W)``, deltas ``(N, A*D, H, W)``."""
-        assert len(features) == len(self.counts)
         logits, deltas = [], []
-        for level, feature in enumerate(features):
+        for level, feature in enumerate(self.level_inputs(features)):
             logits.append(self.classify(level, self.cls_subnet(feature)))
             deltas.append(self.regress(level, self.bbox_subnet(feature)))
         return logits, deltas

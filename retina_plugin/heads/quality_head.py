@@ -97,7 +97,7 @@ class QualityHead(FocalRetinaNetHead):
         self, features: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor], dict[str, list[Tensor]]]:
         """Logits and deltas as the parent, and ``quality``: ``(N, A, H, W)`` logits a level."""
-        assert len(features) == len(self.counts)
+        features = self.level_inputs(features)
         logits, deltas, quality = [], [], []
         for level, (count, feature) in enumerate(zip(self.counts, features, strict=True)):
             logits.append(self.classify(level, self.cls_subnet(feature)))

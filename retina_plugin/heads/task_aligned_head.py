@@ -113,7 +113,7 @@ class TaskAlignedHead(FocalRetinaNetHead):
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """``(N, C, H, W)`` a level -> logits ``(N, A*K, H, W)``, deltas ``(N, A*D, H, W)``."""
-        assert len(features) == len(self.counts)
+        features = self.level_inputs(features)
         logits, deltas = [], []
         for level, (count, feature) in enumerate(zip(self.counts, features, strict=True)):
             stack = self._layers(feature)

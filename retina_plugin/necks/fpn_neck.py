@@ -7,11 +7,9 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
-from retina_plugin.registry import NECKS, unknown_name
-
-TOPS = ("C5", "P5")
+from retina_plugin.necks.stages import level_of, stages_of, top_block_of
+from retina_plugin.registry import NECKS
 
 
 @NECKS.register(defaults={"TOP": "C5"})
@@ -31,7 +29,9 @@ class FPNNeck(FPN):
         top: what P6 is made of: ``C5`` (the paper) or ``P5``.
 
     Raises:
-        UnknownNameError: ``top`` is neither; lists them.
+        UnknownNameError: ``top`` or a stage; lists the valid ones.
+        ValueError: the stages' strides, see :func:`~retina_plugin.necks.stages.stages_of`; or
+            ``P5`` of a backbone that calls an output of its own so.
     """
 
     def __init__(
@@ -44,19 +44,30 @@ class FPNNeck(FPN):
         fuse_type: str = "sum",
         top: str = "C5",
     ) -> None:
-        if top not in TOPS:
-            raise unknown_name("MODEL.NECK.FPNNeck.TOP", top, TOPS)
-        last = bottom_up.output_shape()[in_features[-1]]
-        name = in_features[-1] if top == "C5" else f"p{last.stride.bit_length() - 1}"
-        channels = last.channels if top == "C5" else out_channels
+        last = stages_of(bottom_up, in_features)[-1]
+        level = f"p{level_of(last)}"
+        if top == "P5" and level in bottom_up.output_shape():  # FPN would take that for its own
+            raise ValueError(
+                f"MODEL.NECK.FPNNeck.TOP P5: {type(bottom_up).__name__} has a '{level}' itself, "
+                "which Detectron2's FPN would use instead of its own: set TOP to C5, or "
+                "MODEL.NECK.NAME to another neck"
+            )
         super().__init__(
             bottom_up=bottom_up,
             in_features=list(in_features),
             out_channels=out_channels,
             norm=norm,
-            top_block=LastLevelP6P7(channels, out_channels, in_feature=name),
+            top_block=top_block_of(
+                last,
+                in_features[-1],
+                out_channels=out_channels,
+                top=top,
+                key="MODEL.NECK.FPNNeck.TOP",
+            ),
             fuse_type=fuse_type,
         )
+        # FPN forgets what the backbone itself needs, such as windows of attention
+        self._size_divisibility = max(self._size_divisibility, bottom_up.size_divisibility)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, bottom_up: Backbone) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retina_plugin.network.winograd import WinogradConv2d
+from retina_plugin.norm_folding import folded_weights
 
 
 def fold_frozen_norms(module: nn.Module) -> int:
@@ -44,23 +45,6 @@ def is_plain_conv(module: nn.Module) -> bool:
     if type(module) in (Conv2d, WinogradConv2d):
         return module.norm is None and module.activation is None
     return type(module) is nn.Conv2d and module.padding_mode == "zeros"
-
-
-def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """A norm with fixed statistics as ``s x + t``: ``s`` and ``t``, a number a channel each."""
-    scale = (norm.running_var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = norm.weight * scale
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else norm.bias + shift
-
-
-def folded_weights(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """The factor of the convolution's weight, ``(C', 1, 1, 1)``, and the new bias, ``(C',)``."""
-    scale, shift = scale_and_shift(norm)
-    if conv.bias is not None:
-        shift = shift + scale * conv.bias
-    return scale.view(-1, 1, 1, 1), shift
 
 
 def folded_conv2d(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:

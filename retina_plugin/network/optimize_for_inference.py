@@ -12,14 +12,15 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from retina_plugin.contracts import HasInferenceForm
 from retina_plugin.network.checkpointing import CheckpointedSequential
 from retina_plugin.network.folded_conv import (
     FoldedConv2d,
     FoldedSequential,
-    folded_weights,
     is_plain_conv,
 )
 from retina_plugin.network.winograd import WinogradConv2d, use_winograd
+from retina_plugin.norm_folding import folded_weights
 
 _FIXED_IN_EVALUATION = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
 _SEQUENTIALS = (nn.Sequential, FoldedSequential, CheckpointedSequential)
@@ -28,11 +29,12 @@ _SEQUENTIALS = (nn.Sequential, FoldedSequential, CheckpointedSequential)
 def optimize_for_inference(
     model: nn.Module, *, channels_last: bool = True, winograd: bool = True, compile: bool = False
 ) -> nn.Module:
-    """A copy in evaluation mode with its norms folded into its convolutions.
+    """A copy in evaluation mode, re-parameterised, with its norms folded into its convolutions.
 
-    Frozen norms and batch norms become part of the weights of the convolutions before them; what
-    depends on its input (GroupNorm, LayerNorm, the per-level BatchNorm of Detectron2's head) stays.
-    Equal but for rounding.
+    What has a method ``for_inference`` is replaced by what that returns, see
+    :class:`~retina_plugin.contracts.HasInferenceForm`. Frozen norms and batch norms become part of
+    the weights of the convolutions before them; what depends on its input (GroupNorm, LayerNorm,
+    the per-level BatchNorm of Detectron2's head) stays. Equal but for rounding.
 
     Args:
         model: is not changed. Detectron2's own RetinaNet will do as well; of a
@@ -47,7 +49,7 @@ def optimize_for_inference(
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = _re_parameterised(model).eval().requires_grad_(False)
     uses = Counter(m for _, m in model.named_modules(remove_duplicate=False))
     for module in list(model.modules()):
         if type(module) in (Conv2d, FoldedConv2d, WinogradConv2d) and _is_fixed(module.norm):
@@ -69,6 +71,19 @@ def optimize_for_inference(
     if compile:
         _compile(model)
     return model
+
+
+def _re_parameterised(model: nn.Module) -> nn.Module:
+    """A copy whose modules have the form for inference, wherever they are referred to."""
+    model = copy.deepcopy(model).eval()
+    forms: dict[int, nn.Module] = {}
+    decided: set[nn.Module] = set()
+    for module in list(model.modules()):  # from the outside in
+        if module not in decided and isinstance(module, HasInferenceForm):
+            decided.update(module.modules())
+            forms[id(module)] = module.for_inference()
+    # what is in its memo deepcopy replaces, also in a plain list, as Detectron2's FPN has them
+    return copy.deepcopy(model, forms) if forms else model
 
 
 def _is_fixed(norm: nn.Module | None) -> bool:

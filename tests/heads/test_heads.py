@@ -5,8 +5,10 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from detectron2.utils.events import EventStorage
 from support.batches import make_batch
 from support.tiny_models import tiny_focal_cfg
+from support.tiny_necks import CHANNELS
 
 from retina_plugin import add_retina_config
 from retina_plugin.benchmark.synchronisations import SynchronisationCounter
@@ -99,6 +101,49 @@ def test_gradients_reach_all_parameters(name, counts, norm):
     total.backward()
     for parameter_name, parameter in head.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_of_different_channels(name):
+    """A 1x1 convolution for each that differs, which learns; the towers stay shared."""
+    channels = (C, 2 * C, 3)
+    shapes = [ShapeSpec(channels=c, stride=8 * 2**i) for i, c in enumerate(channels)]
+    head, plain = make_head(name, input_shape=shapes), make_head(name)
+    added = set(head.state_dict()) - set(plain.state_dict())
+    assert added == {f"level_inputs.convs.{i}.{x}" for i in (1, 2) for x in ("weight", "bias")}
+    maps = [torch.randn(2, c, *size) for c, size in zip(channels, SIZES, strict=True)]
+    found = outputs(head(maps))
+    assert [x.shape for x in found] == [x.shape for x in outputs(plain(features()))]
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    sum(x.square().sum() for x in outputs(head(maps))).backward()
+    assert all(conv.weight.grad.abs().sum() > 0 for conv in head.level_inputs.convs.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_detector_without_a_neck(name):
+    """Its levels are the stages, of different channels."""
+    cfg = cfg_with(name)
+    cfg.MODEL.BACKBONE.NAME = "build_tiny_stages_backbone"
+    cfg.MODEL.RETINANET.IN_FEATURES = list(CHANNELS)
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16, 20], [32, 40], [64, 80]]
+    model, batch = build_model(cfg).train(), make_batch()
+    with EventStorage():
+        losses = model(batch)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(p.grad is not None for p in model.parameters())
+    assert len(model.eval()(batch)) == len(batch)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_that_it_was_not_built_for(name):
+    maps = features()
+    maps[1] = torch.randn(2, C + 1, *SIZES[1])
+    with pytest.raises(ValueError, match=r"levels of \[32, 32, 32\] channels, and gets \[32, 33, "):
+        make_head(name)(maps)
+    with pytest.raises(ValueError, match=r"and gets \[32, 32\]: give it the backbone's output_sh"):
+        make_head(name)(features()[:2])
 
 
 @pytest.mark.parametrize("norm", ["", "GN", "BN", "FrozenBN"])

@@ -6,9 +6,10 @@ from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.fpn import build_retinanet_resnet_fpn_backbone
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
+from support.tiny_necks import C, GivenStages, make_neck
 
 from retina_plugin.config import add_retina_config
-from retina_plugin.registry import NECKS, UnknownNameError
+from retina_plugin.registry import NECKS
 
 
 def config(**keys):
@@ -40,7 +41,13 @@ def test_p6_of_p5():
     assert set(neck(torch.randn(1, 3, 64, 64))) == {"p3", "p4", "p5", "p6", "p7"}
 
 
-def test_an_unknown_top_lists_the_known_ones():
-    cfg = config(**{"MODEL.NECK.FPNNeck.TOP": "C4"})
-    with pytest.raises(UnknownNameError, match="C5, P5"):
-        NECKS.build(cfg, bottom_up=build_resnet_backbone(cfg, ShapeSpec(channels=3)))
+def test_p5_of_a_backbone_that_has_one():
+    """FPN would build P6 of the backbone's and say nothing; the other necks take their own."""
+    given = {f"p{i}": torch.randn(1, C, 2 ** (8 - i), 2 ** (8 - i)) for i in (3, 4, 5)}
+    stages = GivenStages(given)
+    with pytest.raises(ValueError, match=r"TOP P5: GivenStages has a 'p5' itself.*TOP to C5"):
+        make_neck("FPNNeck", stages, in_features=list(given), top="P5")
+    make_neck("FPNNeck", stages, in_features=list(given))(None)
+    neck = make_neck("PAFPNNeck", stages, in_features=list(given), top="P5").eval()
+    levels = neck(None)
+    assert torch.equal(levels["p6"], neck.top_block.p6(levels["p5"]))

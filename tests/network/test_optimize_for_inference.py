@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import FPN, build_model
 from support.batches import make_batch
 from support.model_pairs import BOX_TOLERANCE, SCORE_TOLERANCE, build_pair
@@ -19,6 +19,8 @@ from torch import nn
 
 from retina_plugin import optimize_for_inference
 from retina_plugin.network import optimize_for_inference as module
+from retina_plugin.network.folded_conv import fold_frozen_norms
+from retina_plugin.rep_conv import RepConv2d
 
 NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d)
 
@@ -121,6 +123,112 @@ def test_what_training_folds_and_checkpoints(checkpointed):
     cfg.MODEL.FOLD_FROZEN_NORMS = True
     cfg.MODEL.BACKBONE.GRADIENT_CHECKPOINTING = checkpointed
     assert not norms_of(optimize_for_inference(build_model(cfg)))
+
+
+class Branches(nn.Module):
+    """Somebody's block that is one convolution at inference: it gives that."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.dense = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return self.norm(self.dense(x)) + x
+
+    def for_inference(self):
+        assert not self.training
+        conv = nn.utils.fusion.fuse_conv_bn_eval(self.dense, self.norm)
+        with torch.no_grad():
+            conv.weight += nn.init.dirac_(torch.empty_like(conv.weight))
+        return conv
+
+
+class SwitchedBackbone(nn.Module):
+    """Somebody's network with RepVGG's habit: it changes itself, parts and all."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(Branches(4), Branches(4))
+        self.asked = 0
+
+    def forward(self, x):
+        return self.blocks(x)
+
+    def for_inference(self):
+        self.asked += 1
+        self.blocks = nn.Sequential(*(block.for_inference() for block in self.blocks))
+        return self
+
+
+class ListedBlocks(nn.Module):
+    """One block is registered, and called from a plain list, and twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = Branches(4)
+        self.calls = [self.block, self.block]
+
+    def forward(self, x):
+        for block in self.calls:
+            x = block(x)
+        return x
+
+
+def learned(model):
+    """Statistics that are not the initial ones."""
+    for _ in range(3):
+        model.train()(2 * torch.randn(4, 4, 8, 8) + 1)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("make", "convs"),
+    [
+        (lambda: Branches(4), 1),  # the model itself
+        (lambda: nn.Sequential(Branches(4), nn.ReLU(), Branches(4)), 2),
+        (SwitchedBackbone, 2),
+        (lambda: nn.Sequential(SwitchedBackbone(), Branches(4)), 3),
+        (ListedBlocks, 1),
+    ],
+)
+def test_modules_that_have_another_form_for_inference(make, convs):
+    model = learned(make())
+    before = copy.deepcopy(model.state_dict())
+    optimized = optimize_for_inference(model, channels_last=False)
+    kinds = [type(m) for m in optimized.modules()]
+    assert kinds.count(nn.Conv2d) == convs
+    assert Branches not in kinds and nn.BatchNorm2d not in kinds
+    x = torch.randn(2, 4, 9, 7)
+    torch.testing.assert_close(optimized(x), model(x))
+    assert getattr(model, "asked", 0) == 0
+    for tensor in optimized.state_dict().values():
+        tensor.zero_()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert all(p.requires_grad for p in model.parameters())
+    model.train()(x).sum().backward()
+
+
+def test_the_outermost_answers_for_its_parts(monkeypatch):
+    asked = []
+    give = Branches.for_inference
+    monkeypatch.setattr(Branches, "for_inference", lambda self: asked.append(self) or give(self))
+    assert optimize_for_inference(learned(SwitchedBackbone())).asked == 1
+    assert len(asked) == 2  # by their network, not once more each
+
+
+def test_what_was_folded_in_training_is_re_parameterised():
+    block = RepConv2d(in_channels=4, out_channels=4, norm="FrozenBN")
+    for norm in norms_of(block):
+        norm.running_var.uniform_(0.1, 2)
+        norm.running_mean.normal_()
+    model = nn.Sequential(block).eval()
+    assert fold_frozen_norms(model) == 2
+    x = torch.randn(1, 4, 6, 6)
+    optimized = optimize_for_inference(model)
+    assert type(optimized[0]) is Conv2d
+    torch.testing.assert_close(optimized(x), model(x))
 
 
 def test_the_original_stays_as_it_is():
