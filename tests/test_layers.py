@@ -15,7 +15,7 @@ LEAST_LAYER_OF_CONFIG = "config"
 
 # lowest first; what stands side by side never imports each other
 LAYERS = (
-    ("dense_targets", "geometry", "softplus"),
+    ("dense_targets", "geometry", "softplus", "tiling"),
     ("contracts", "drawing", "registry", "version", "detectron2_check"),
     (
         *("heads", "losses", "assigners", "coders", "anchors", "backbones", "necks", "normalizers"),
