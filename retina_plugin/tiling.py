@@ -1,8 +1,8 @@
 """Cut a large image and its boxes into tiles that cover it evenly.
 
-To learn from, and to make data sets of: `tile_windows`, which share exactly `overlap` pixels and may
-be larger than asked for. To look at: `covering_spans`, never larger and aligned to the network's
-grid, which share at least `overlap`.
+To learn from, and to make data sets of: `tile_windows`, which share exactly `overlap` pixels and
+may be larger than asked for. To look at: `covering_spans`, never larger and aligned to the
+network's grid, which share at least `overlap`.
 
 Boxes are XYXY in pixels with continuous edges: pixel i spans [i, i + 1).
 """
@@ -72,9 +72,9 @@ def covering_spans(
 ) -> list[tuple[int, int]]:
     """The fewest spans of at most `size` that cover [0, length) and share at least `overlap`.
 
-    They start evenly spread at multiples of `stride`, or of its largest half, quarter, ... that fits
-    into `size - overlap`: there a network's grid lies on the tile as it lies on the whole image. All
-    are `size` long but the last, which ends with the image and may lack up to `stride - 1` pixels.
+    They start evenly spread at multiples of `stride`, or of its half, quarter, ... that fits into
+    `size - overlap`: there a network's grid lies on the tile as it lies on the whole image. All are
+    `size` long but the last, which ends with the image and may lack up to `stride - 1` pixels.
 
     Raises:
         ValueError: unless `0 <= overlap < size` and `length > 0`.
