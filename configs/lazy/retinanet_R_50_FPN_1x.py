@@ -25,6 +25,7 @@ train = stock.train
 train.amp.precision = "auto"  # where train.amp.enabled: float16 on CUDA, bfloat16 on the CPU
 train.flush_denormal = True
 train.optimize_inference = True
+train.test_tiles = dict(size=0, overlap=128, batch=1)  # size 1024: evaluate large images by tiles
 
 model = L(FocalRetinaNet)(
     backbone=stock.model.backbone,

@@ -23,6 +23,7 @@ from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
+from retina_plugin.engine.tiled_inference import tile_inference
 from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.evaluation.build import build_evaluator
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
@@ -123,7 +124,8 @@ class RetinaTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
 
-        Where the model is in training, it stays as it is.
+        By tiles where ``INPUT.TILES.TEST_SIZE`` says so. Where the model is in training, it stays
+        as it is.
         """
         if cfg.TEST.get("OPTIMIZE", True):
             model = optimize_for_inference(
@@ -131,7 +133,7 @@ class RetinaTrainer(DefaultTrainer):
                 winograd=cfg.MODEL.get("WINOGRAD", True),
                 compile=cfg.TEST.get("COMPILE", False),
             )
-        return super().test(cfg, model, evaluators)
+        return super().test(cfg, tile_inference(cfg, model), evaluators)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
