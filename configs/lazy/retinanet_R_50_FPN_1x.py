@@ -25,7 +25,8 @@ train = stock.train
 train.amp.precision = "auto"  # where train.amp.enabled: float16 on CUDA, bfloat16 on the CPU
 train.flush_denormal = True
 train.optimize_inference = True
-train.test_tiles = dict(size=0, overlap=128, batch=1)  # size 1024: evaluate large images by tiles
+# of TiledDetector, to evaluate large images by tiles of that size; 0 is off
+train.test_tiles = {"size": 0, "overlap": 128, "batch": 1}
 
 model = L(FocalRetinaNet)(
     backbone=stock.model.backbone,

@@ -89,6 +89,16 @@ def test_tiles_are_of_the_optimized_copy(cfg, monkeypatch, optimize):
     assert tiled.training == tiled.detector.training
 
 
+@pytest.mark.parametrize(
+    ("size", "limit", "counted"), [(0, 300, 100), (256, 300, 300), (256, 100, 100), (256, 20, 100)]
+)
+def test_ap_counts_all_detections_of_a_large_image(cfg, size, limit, counted):
+    """COCO's own 100 are too few for an image of 300 objects."""
+    cfg.INPUT.TILES.TEST_SIZE, cfg.TEST.DETECTIONS_PER_IMAGE = size, limit
+    evaluator = RetinaTrainer.build_evaluator(cfg, cfg.DATASETS.TEST[0])
+    assert evaluator._max_dets_per_image == [1, 10, counted]
+
+
 def test_config_without_the_keys():
     model = BlockFinder()
     assert tile_inference(get_cfg(), model) is model
