@@ -30,6 +30,7 @@ from retina_plugin.functional import (  # noqa: E402
     predict_from_tensors,
 )
 from retina_plugin.inference import NMSPostProcessor, SoftNMSPostProcessor  # noqa: E402
+from retina_plugin.inference.tiled_detector import TiledDetector  # noqa: E402
 from retina_plugin.network.optimize_for_inference import optimize_for_inference  # noqa: E402
 from retina_plugin.version import __version__  # noqa: E402
 
@@ -38,6 +39,7 @@ __all__ = [
     "NMSPostProcessor",
     "Predictions",
     "SoftNMSPostProcessor",
+    "TiledDetector",
     "__version__",
     "add_retina_config",
     "anchors",

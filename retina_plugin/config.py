@@ -19,6 +19,16 @@ MIX = {
     "CLOSE_STEPS": 0,
 }
 
+TILES = {
+    "TRAIN_SIZE": 0,
+    "TRAIN_OVERLAP": 0,
+    "MIN_VISIBLE": 0.5,
+    "CACHE": 4,
+    "TEST_SIZE": 0,
+    "TEST_OVERLAP": 128,
+    "TEST_BATCH": 1,
+}
+
 
 def add_retina_config(cfg: CfgNode) -> CfgNode:
     """Add the plugin's keys with their defaults; keys that are there already keep their values.
@@ -36,6 +46,10 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``INPUT.IGNORE_CROWD``: no background is learnt in what the json has as ``iscrowd: 1``, which
       COCO's evaluator does not count either.
     * ``INPUT.MIX``: mosaic, mixup, copy-paste, see ``data/mixing.py``.
+    * ``INPUT.TILES``: large images by tiles, in training where ``TRAIN_SIZE`` is a tile's side, in
+      the file's pixels, see ``data/tile_records.py``; ``CACHE`` is how many decoded images each
+      process of the loader keeps. In evaluation where ``TEST_SIZE`` is one, in pixels that the
+      network sees, see ``inference/tiled_detector.py``.
     * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``.
     * ``MODEL.RETINANET.LOSS``: how much the losses count, see ``losses/weighting.py``.
     * ``MODEL.CHANNELS_LAST``: keep activations and weights channel by channel, faster on most CPUs
@@ -72,7 +86,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     model = {"CHANNELS_LAST": False, "FOLD_FROZEN_NORMS": False, "WINOGRAD": True}
     _add(cfg, "MODEL", CfgNode({**model, "BACKBONE": backbone}))
     _add(cfg, "INPUT", CfgNode({"AUGMENTATIONS": [], "AUGMENTATIONS_TEST": [], "DECODER": "PIL"}))
-    _add(cfg, "INPUT", CfgNode({"IGNORE_CROWD": False, "MIX": CfgNode(MIX)}))
+    _add(cfg, "INPUT", CfgNode({"IGNORE_CROWD": False}))
+    _add(cfg, "INPUT", CfgNode({"MIX": CfgNode(MIX), "TILES": CfgNode(TILES)}))
     _add(cfg, "DATALOADER", CfgNode({"GROUP_FIELD": "", "GROUP_POWER": 1.0}))
     solver = {
         "OPTIMIZER": "SGD",

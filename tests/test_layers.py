@@ -15,7 +15,7 @@ LEAST_LAYER_OF_CONFIG = "config"
 
 # lowest first; what stands side by side never imports each other
 LAYERS = (
-    ("dense_targets", "geometry", "norm_folding", "softplus"),
+    ("dense_targets", "geometry", "norm_folding", "softplus", "tiling"),
     ("contracts", "drawing", "registry", "rep_conv", "version", "detectron2_check"),
     (
         *("heads", "losses", "assigners", "coders", "anchors", "backbones", "necks", "normalizers"),

@@ -25,6 +25,8 @@ train = stock.train
 train.amp.precision = "auto"  # where train.amp.enabled: float16 on CUDA, bfloat16 on the CPU
 train.flush_denormal = True
 train.optimize_inference = True
+# of TiledDetector, to evaluate large images by tiles of that size; 0 is off
+train.test_tiles = {"size": 0, "overlap": 128, "batch": 1}
 
 model = L(FocalRetinaNet)(
     backbone=stock.model.backbone,

@@ -27,6 +27,7 @@ TAKEN = {
     "proposals",
     "sem_seg",
     "sem_seg_file_name",
+    "tile",
 }
 
 Record = dict[str, Any]

@@ -6,6 +6,7 @@ of Yellowstone (YELL) and Ordway-Swisher (OSBS). One class, `Tree`. The splits:
 - `train`: the northern 75 % of the rows of YELL_528; `val`: its southern 25 %, to tune on.
 - `yell_541`: another photograph of the same site, test; `osbs_029`: another site, test. They are
   reported apart and never tuned on.
+- `train_photo`, `val_photo`, `yell_541_photo`: the same, each in one piece, for `INPUT.TILES`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from PIL import Image
 
 from retina_plugin.data.coco_json import CocoDataset, SplitPaths, make_once
 from retina_plugin.data.package_files import PINNED, package_file
-from retina_plugin.data.tiling import Window, clip_boxes, tile_windows
+from retina_plugin.tiling import Window, clip_boxes, tile_windows
 
 CLASS_NAMES = ["Tree"]
 YELL_528 = "2019_YELL_2_528000_4978000_image_crop2"
@@ -40,11 +41,15 @@ class CrownSplit(NamedTuple):
 # A training crop of 256 px taken at a zoom of 0.6 spans 420 px, hence tiles of about 512; they
 # overlap so that crops, which favour a tile's middle, show the whole scene evenly and nearly every
 # tree is whole in some tile. Tiles to evaluate on must not overlap: each tree counts once.
+WHOLE = 4096  # more than any photograph has
 SPLITS = {
     "train": CrownSplit(YELL_528, 0.0, 0.75, 512, 128),
     "val": CrownSplit(YELL_528, 0.75, 1.0, 400, 0),
     "yell_541": CrownSplit(YELL_541, 0.0, 1.0, 400, 0),
     "osbs_029": CrownSplit(OSBS_029, 0.0, 1.0, 400, 0),
+    "train_photo": CrownSplit(YELL_528, 0.0, 0.75, WHOLE, 0),
+    "val_photo": CrownSplit(YELL_528, 0.75, 1.0, WHOLE, 0),
+    "yell_541_photo": CrownSplit(YELL_541, 0.0, 1.0, WHOLE, 0),
 }
 MIN_VISIBLE = 0.5
 # Aerial grain hardly compresses (728 kB at level 1 or 9, 787 kB stored, for 512 x 512), and a
@@ -53,7 +58,7 @@ PNG_COMPRESS_LEVEL = 0
 
 
 def prepare_crowns(out_dir: Path) -> dict[str, SplitPaths]:
-    """Make `out_dir/{train,val,yell_541,osbs_029}.json` and the folders of tiles beside them.
+    """Make `out_dir/SPLIT.json` and a folder of its tiles beside it, for each of `SPLITS`.
 
     Does nothing when `out_dir` already holds the result of the same recipe.
 

@@ -23,7 +23,9 @@ from fvcore.transforms.transform import Transform
 
 from retina_plugin.data.augmentations import build_augmentations
 from retina_plugin.data.decoders import Decoder, find_decoder
+from retina_plugin.data.image_cache import LatestImages
 from retina_plugin.data.object_fields import object_fields
+from retina_plugin.data.tile_records import TILE
 
 XYXY = BoxMode.XYXY_ABS
 
@@ -34,13 +36,15 @@ class RetinaDatasetMapper(DatasetMapper):
     With the defaults the results are bit-equal to Detectron2's. The boxes of an image are
     transformed together, and annotations are not copied first, since they are only read. Masks,
     keypoints and boxes that are no four plain numbers take Detectron2's way, as do whole records
-    with a segmentation map or proposals, whose images PIL decodes.
+    with a segmentation map or proposals, whose images PIL decodes. Of a record of ``tile_records``
+    the tile is cut out of the image, and is what ``height`` and ``width`` become the size of.
 
     Args:
         is_train: see ``DatasetMapper``.
         decoder: what reads the image files.
         ignore_crowd: keep crowd boxes as ``ignored_boxes``, see ``INPUT.IGNORE_CROWD``.
         object_keys: of annotations, what else becomes fields, see ``object_fields``.
+        cached_images: how many of the images that tiles are cut from stay decoded.
         kwargs: the further arguments of ``DatasetMapper``.
     """
 
@@ -52,10 +56,12 @@ class RetinaDatasetMapper(DatasetMapper):
         decoder: Decoder = read_image,
         ignore_crowd: bool = False,
         object_keys: Sequence[str] = (),
+        cached_images: int = 4,
         **kwargs: Any,
     ) -> None:
         super().__init__(is_train, **kwargs)
         self.decoder = decoder
+        self.decoder_of_tiles = LatestImages(decoder, count=cached_images)
         self.ignore_crowd = ignore_crowd
         self.object_keys = tuple(object_keys)
 
@@ -64,12 +70,16 @@ class RetinaDatasetMapper(DatasetMapper):
         """As ``DatasetMapper``'s, with the augmentations replaced, and the decoder.
 
         Raises:
-            UnknownNameError, ValueError: see ``build_augmentations`` and ``find_decoder``.
+            UnknownNameError, ValueError: see ``build_augmentations``, ``find_decoder`` and
+                ``LatestImages``.
             ImportError: the decoder's package is not installed.
         """
         arguments = super().from_config(cfg, is_train)
         arguments["augmentations"] = build_augmentations(cfg, is_train)
         arguments["decoder"] = find_decoder(cfg.INPUT.get("DECODER", "PIL"))
+        tiles = cfg.INPUT.get("TILES") or {}
+        if "CACHE" in tiles:
+            arguments["cached_images"] = tiles["CACHE"]
         arguments["ignore_crowd"] = cfg.INPUT.get("IGNORE_CROWD", False)
         coco = cfg.DATASETS.get("COCO") or {}
         arguments["object_keys"] = coco.get("EXTRA_ANNOTATION_KEYS") or ()
@@ -86,8 +96,11 @@ class RetinaDatasetMapper(DatasetMapper):
             key: value if reads_only and key == "annotations" else copy.deepcopy(value)
             for key, value in dataset_dict.items()
         }
-        image = self.decoder(record["file_name"], self.image_format)
+        decoder = self.decoder_of_tiles if TILE in record else self.decoder
+        image = decoder(record["file_name"], self.image_format)
         check_image_size(record, image)
+        if TILE in record:
+            image = _cut(image, record)
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         image = augmented.image
@@ -140,6 +153,14 @@ class RetinaDatasetMapper(DatasetMapper):
         if self.recompute_boxes:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return instances
+
+
+def _cut(image: np.ndarray, record: dict[str, Any]) -> np.ndarray:
+    """A copy of the record's tile, whose size it then says; the decoder keeps the image."""
+    x0, y0, x1, y1 = record[TILE]
+    tile = image[y0:y1, x0:x1].copy()
+    record["height"], record["width"] = tile.shape[:2]
+    return tile
 
 
 def _boxes_after(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from torch import Tensor
 
 
@@ -38,6 +38,42 @@ class GroupBalancedSampler(RepeatFactorTrainingSampler):
     ) -> None:
         factors = balancing_factors(groups, power=power)
         super().__init__(factors, shuffle=shuffle, seed=seed)
+
+
+class NearbyTilesSampler(TrainingSampler):
+    """An infinite stream of tiles, every one once an epoch, those of an image near each other.
+
+    An epoch is images in random order, ``together`` at a time, and of these all tiles in random
+    order: a loader's process that keeps that many decoded images decodes each once an epoch. A
+    batch holds tiles of up to ``together`` images, which is the price: the fewer, the more alike.
+
+    Args:
+        images: which image each tile is of.
+        together: images whose tiles are mixed, 1 or more.
+        seed: of ``TrainingSampler``.
+    """
+
+    def __init__(
+        self, images: Sequence[Hashable], *, together: int, seed: int | None = None
+    ) -> None:
+        super().__init__(len(images), seed=seed)
+        tiles: dict[Hashable, list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            tiles[image].append(index)
+        self._tiles = list(tiles.values())
+        self._together = together
+
+    def _infinite_indices(self) -> Iterator[int]:
+        """What the GPUs, and then their worker processes, share in ``TrainingSampler``'s way."""
+        generator = torch.Generator()
+        generator.manual_seed(self._seed)
+        while True:
+            order = torch.randperm(len(self._tiles), generator=generator).tolist()
+            for start in range(0, len(order), self._together):
+                images = order[start : start + self._together]
+                tiles = [tile for image in images for tile in self._tiles[image]]
+                for place in torch.randperm(len(tiles), generator=generator).tolist():
+                    yield tiles[place]
 
 
 def balancing_factors(groups: Sequence[Any], *, power: float) -> Tensor:

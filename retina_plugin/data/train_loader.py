@@ -13,7 +13,9 @@ from torch.utils.data import IterableDataset
 
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.data.mixing import Mix, MixingMapper
-from retina_plugin.data.samplers import GroupBalancedSampler, groups_of
+from retina_plugin.data.samplers import GroupBalancedSampler, NearbyTilesSampler, groups_of
+from retina_plugin.data.tile_records import KEY as TILES
+from retina_plugin.data.tile_records import tile_records
 from retina_plugin.registry import unknown_name
 
 # Detectron2 has them in a chain of ifs, which names none of them in its error
@@ -24,6 +26,7 @@ STOCK_SAMPLERS = (
     "WeightedTrainingSampler",
     "WeightedCategoryTrainingSampler",
 )
+LOADS_ITSELF = ("WeightedTrainingSampler", "WeightedCategoryTrainingSampler")  # whole images
 GROUP_BALANCED = GroupBalancedSampler.__name__
 
 logger = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ class MixingLoader:
 
 
 def build_train_loader(cfg: CfgNode, *, batch_size: int | None = None) -> Iterable[Any]:
-    """Detectron2's loader with ``INPUT.MIX`` and ``DATALOADER.SAMPLER_TRAIN``.
+    """Detectron2's loader with ``INPUT.MIX``, ``INPUT.TILES`` and ``DATALOADER.SAMPLER_TRAIN``.
 
     Args:
         cfg: of the training.
@@ -57,12 +60,13 @@ def build_train_loader(cfg: CfgNode, *, batch_size: int | None = None) -> Iterab
 
     Raises:
         UnknownNameError: an unknown sampler or key of ``INPUT.MIX``; lists the valid ones.
-        ValueError: see :class:`Mix` and :class:`GroupBalancedSampler`.
+        ValueError: see :class:`Mix`, :class:`GroupBalancedSampler` and :func:`tile_records`; or
+            tiles are asked for together with what does not know them.
     """
     batch_size = batch_size or cfg.SOLVER.IMS_PER_BATCH
     mapper = RetinaDatasetMapper(cfg, is_train=True)
     mix = Mix.from_config(cfg)
-    data = _group_balanced(cfg)
+    data = _data(cfg)
     if not mix.is_on:
         return build_detection_train_loader(cfg, mapper=mapper, total_batch_size=batch_size, **data)
     mixing = _mixing_mapper(mapper, mix, cfg, batch_size)
@@ -95,18 +99,35 @@ def _mixing_mapper(
     )
 
 
-def _group_balanced(cfg: CfgNode) -> dict[str, Any]:
-    """Data set and sampler for Detectron2's builder, where the sampler is not one of its own."""
+def _data(cfg: CfgNode) -> dict[str, Any]:
+    """Data set and sampler for Detectron2's builder, where they are not its own."""
     name, field = cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.get("GROUP_FIELD", "")
     if name not in (*STOCK_SAMPLERS, GROUP_BALANCED):
         raise unknown_name("DATALOADER.SAMPLER_TRAIN", name, [*STOCK_SAMPLERS, GROUP_BALANCED])
-    if name != GROUP_BALANCED:
-        if field:
-            logger.warning(
-                f"DATALOADER.GROUP_FIELD has no effect: DATALOADER.SAMPLER_TRAIN is {name}, not "
-                f"{GROUP_BALANCED}."
-            )
+    if name != GROUP_BALANCED and field:
+        logger.warning(
+            f"DATALOADER.GROUP_FIELD has no effect: DATALOADER.SAMPLER_TRAIN is {name}, not "
+            f"{GROUP_BALANCED}."
+        )
+    is_tiled = (cfg.INPUT.get("TILES") or {}).get("TRAIN_SIZE", 0) != 0
+    if name != GROUP_BALANCED and not is_tiled:
         return {}
+    records = _load(cfg, f"{TILES}.TRAIN_SIZE" if is_tiled else f"SAMPLER_TRAIN {name}")
+    data: dict[str, Any] = {"dataset": _tiled(cfg, records) if is_tiled else records}
+    if name == GROUP_BALANCED:
+        data["sampler"] = GroupBalancedSampler(
+            groups_of(data["dataset"], field),
+            power=cfg.DATALOADER.get("GROUP_POWER", 1.0),
+            seed=cfg.SEED if cfg.SEED >= 0 else None,
+        )
+    elif name == "TrainingSampler":
+        files = [record["file_name"] for record in data["dataset"]]
+        data["sampler"] = NearbyTilesSampler(files, together=cfg.INPUT.TILES.CACHE)
+    return data
+
+
+def _load(cfg: CfgNode, asked_by: str) -> list[dict[str, Any]]:
+    """As Detectron2's builder does."""
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
     records = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN,
@@ -116,12 +137,37 @@ def _group_balanced(cfg: CfgNode) -> dict[str, Any]:
     )
     if isinstance(records, IterableDataset):
         raise ValueError(
-            f"DATALOADER.SAMPLER_TRAIN is {GROUP_BALANCED}, but {cfg.DATASETS.TRAIN} is iterable: "
-            "it decides its order itself. Leave the sampler at TrainingSampler"
+            f"{asked_by} needs a list of images, but {cfg.DATASETS.TRAIN} is iterable: it decides "
+            "its order itself. Leave DATALOADER.SAMPLER_TRAIN at TrainingSampler and "
+            f"{TILES}.TRAIN_SIZE at 0"
         )
-    sampler = GroupBalancedSampler(
-        groups_of(records, field),
-        power=cfg.DATALOADER.get("GROUP_POWER", 1.0),
-        seed=cfg.SEED if cfg.SEED >= 0 else None,
+    return records
+
+
+def _tiled(cfg: CfgNode, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records' tiles, and a word on what else the config asks for."""
+    tiles, sampler = cfg.INPUT.TILES, cfg.DATALOADER.SAMPLER_TRAIN
+    for key, is_on in (
+        ("MODEL.MASK_ON True", cfg.MODEL.MASK_ON),
+        ("MODEL.KEYPOINT_ON True", cfg.MODEL.KEYPOINT_ON),
+        (f"DATALOADER.SAMPLER_TRAIN {sampler}", sampler in LOADS_ITSELF),
+    ):
+        if is_on:
+            raise ValueError(
+                f"{TILES}.TRAIN_SIZE cuts images and boxes alone, it does not go with {key}: "
+                "change that, or set TRAIN_SIZE 0"
+            )
+    if sampler != "TrainingSampler" or Mix.from_config(cfg).is_on:
+        logger.warning(
+            f"{TILES}: with INPUT.MIX or DATALOADER.SAMPLER_TRAIN {sampler} tiles of one image do "
+            f"not follow each other; what is not among the last {tiles.CACHE} images of {TILES}."
+            "CACHE is decoded again, whole, for each tile."
+        )
+    return tile_records(
+        records,
+        size=tiles.TRAIN_SIZE,
+        overlap=tiles.TRAIN_OVERLAP,
+        min_visible=tiles.MIN_VISIBLE,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        ignore_crowd=cfg.INPUT.IGNORE_CROWD,
     )
-    return {"dataset": records, "sampler": sampler}

@@ -25,6 +25,7 @@ from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.trainer import distribute
 from retina_plugin.engine.weight_average import build_weight_average
+from retina_plugin.inference.tiled_detector import TiledDetector
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
 from retina_plugin.registry import unknown_name
 
@@ -50,6 +51,7 @@ def run_lazy(args: Namespace) -> dict[str, Any]:
     if cfg.train.get("flush_denormal", True):
         flush_denormals()
     model = instantiate(cfg.model).to(cfg.train.device)
+    _by_tiles(cfg, model)  # refuses now, not at the first evaluation
     if not args.eval_only:
         return train_lazy(cfg, model, resume=args.resume)
     checkpointer = RetinaCheckpointer(model, cfg.train.output_dir, all_weights=True)
@@ -158,15 +160,24 @@ def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
 def evaluate_lazy(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     """Results of ``dataloader.evaluator`` on ``dataloader.test``; {} without an evaluator.
 
-    Unless ``train.optimize_inference`` is off, of a copy that ``optimize_for_inference`` made.
+    Unless ``train.optimize_inference`` is off, of a copy that ``optimize_for_inference`` made; by
+    tiles where ``train.test_tiles``, the arguments of ``TiledDetector``, has a ``size``.
     """
     if "evaluator" not in cfg.dataloader:
         return {}
     if cfg.train.get("optimize_inference", True):
         model = optimize_for_inference(model)
     results = inference_on_dataset(
-        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        _by_tiles(cfg, model),
+        instantiate(cfg.dataloader.test),
+        instantiate(cfg.dataloader.evaluator),
     )
     if comm.is_main_process():
         print_csv_format(results)
     return results
+
+
+def _by_tiles(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """The model, by tiles where ``train.test_tiles.size`` is a tile's side."""
+    tiles = cfg.train.get("test_tiles", {})
+    return TiledDetector(model, **tiles) if tiles.get("size", 0) else model

@@ -30,6 +30,7 @@ from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.safe_yaml import ConfigFileError
+from retina_plugin.engine.tiled_inference import prepare_tiles
 from retina_plugin.evaluation.build import evaluator_type
 from retina_plugin.registry import UnknownNameError, require_registered
 
@@ -67,6 +68,7 @@ def setup(args: Namespace) -> CfgNode:
     Raises:
         ConfigFileError, UnknownNameError, DataError: the user's mistakes, before anything is built.
         ImportError: a package that a test set's evaluator or TEST.COCO_EVAL needs is missing.
+        ValueError: INPUT.TILES cannot be.
     """
     register_package_paths()
     for extension in args.extensions:
@@ -86,6 +88,7 @@ def setup(args: Namespace) -> CfgNode:
     default_setup(cfg, args)
     if cfg.get("FLUSH_DENORMAL", True):
         flush_denormals()
+    prepare_tiles(cfg)
     if comm.is_main_process():
         check_datasets(cfg, train=not args.eval_only)
         for name in cfg.DATASETS.TEST:

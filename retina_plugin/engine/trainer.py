@@ -23,6 +23,7 @@ from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
+from retina_plugin.engine.tiled_inference import counted_detections, tile_inference
 from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.evaluation.build import build_evaluator
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
@@ -123,7 +124,8 @@ class RetinaTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
 
-        Where the model is in training, it stays as it is.
+        By tiles where ``INPUT.TILES.TEST_SIZE`` says so. Where the model is in training, it stays
+        as it is.
         """
         if cfg.TEST.get("OPTIMIZE", True):
             model = optimize_for_inference(
@@ -131,14 +133,20 @@ class RetinaTrainer(DefaultTrainer):
                 winograd=cfg.MODEL.get("WINOGRAD", True),
                 compile=cfg.TEST.get("COMPILE", False),
             )
-        return super().test(cfg, model, evaluators)
+        return super().test(cfg, tile_inference(cfg, model), evaluators)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """By the data set's type; results under ``OUTPUT_DIR/inference/<data set>``."""
+        """By the data set's type; results under ``OUTPUT_DIR/inference/<data set>``.
+
+        COCO's AP counts 100 detections an image; with ``INPUT.TILES.TEST_SIZE``, where a large
+        image has more objects than that, it counts ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
+        """
         output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
         coco_eval = cfg.TEST.get("COCO_EVAL", "auto")
-        return build_evaluator(dataset_name, output_dir, coco_eval=coco_eval)
+        return build_evaluator(
+            dataset_name, output_dir, coco_eval=coco_eval, max_detections=counted_detections(cfg)
+        )
 
 
 def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:

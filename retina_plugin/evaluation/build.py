@@ -42,7 +42,11 @@ def evaluator_type(dataset_name: str, *, coco_eval: str = "pycocotools") -> str:
 
 
 def build_evaluator(
-    dataset_name: str, output_dir: str | Path, *, coco_eval: str = "pycocotools"
+    dataset_name: str,
+    output_dir: str | Path,
+    *,
+    coco_eval: str = "pycocotools",
+    max_detections: int | None = None,
 ) -> DatasetEvaluator:
     """The evaluator of the data set's type: ``coco``, ``lvis`` or ``pascal_voc``.
 
@@ -50,6 +54,7 @@ def build_evaluator(
         dataset_name: as registered in ``DatasetCatalog``.
         output_dir: where COCO's and LVIS's write their predictions and results.
         coco_eval: who computes COCO's numbers: ``auto``, ``hotcoco`` or ``pycocotools``.
+        max_detections: how many an image COCO's AP counts, the surest; None for its own 100.
 
     Raises:
         UnknownNameError, ImportError: see :func:`evaluator_type`.
@@ -61,4 +66,5 @@ def build_evaluator(
     if kind == "lvis":
         return LVISEvaluator(dataset_name, **options)
     # Detectron2's own fast implementation, where it was compiled, has slightly other numbers
+    options["max_dets_per_image"] = max_detections
     return coco_evaluator(coco_eval)(dataset_name, use_fast_impl=False, **options)

@@ -3,11 +3,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
 from PIL import Image
 
 from retina_plugin.data.coco_json import MANIFEST
 from retina_plugin.data.crowns import OSBS_029, SPLITS, YELL_528, YELL_541, prepare_crowns, read_voc
 from retina_plugin.data.package_files import package_file
+from retina_plugin.data.tile_records import tile_records
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,36 @@ def test_each_split_has_one_source(crowns):
     assert sources == {name: {split.source} for name, split in SPLITS.items()}
     assert sources["train"] == sources["val"] == {YELL_528}
     assert (sources["yell_541"], sources["osbs_029"]) == ({YELL_541}, {OSBS_029})
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [("train_photo", "train"), ("val_photo", "val"), ("yell_541_photo", "yell_541")],
+)
+def test_photographs_are_their_tiles_in_one_piece(crowns, name, whole):
+    """In training the tiles of `INPUT.TILES` are those of the split, but for the cut-off south."""
+    paths, splits = crowns
+    (photo,) = splits[name]["images"]
+    tiles = splits[whole]["images"]
+    assert photo["window"] == [
+        *(min(t["window"][i] for t in tiles) for i in (0, 1)),
+        *(max(t["window"][i] for t in tiles) for i in (2, 3)),
+    ]
+    if whole != "train":
+        return
+    records = load_coco_json(str(paths[name].json), str(paths[name].images), f"test_{name}")
+    found = tile_records(records, size=512, overlap=128, filter_empty=False)
+    assert [list(x["tile"]) for x in found] == [t["window"] for t in tiles]
+    for x, tile in zip(found, tiles, strict=True):
+        boxes = [a for a in splits[whole]["annotations"] if a["image_id"] == tile["id"]]
+        south = photo["height"] - tile["window"][1] - 80  # no tree is higher
+        expected = {(tuple(a["bbox"]), a["iscrowd"]) for a in boxes if a["bbox"][1] < south}
+        made = {
+            (tuple(BoxMode.convert(a["bbox"], BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)), a["iscrowd"])
+            for a in x["annotations"]
+            if a["bbox"][1] < south
+        }
+        assert made == expected
 
 
 def test_train_and_val_share_no_row(crowns):
@@ -104,8 +137,6 @@ def test_nearly_every_training_tree_is_whole_in_some_tile(crowns):
 
 
 def test_detectron2_loads_every_split(crowns):
-    from detectron2.data.datasets import load_coco_json
-
     paths, splits = crowns
     for name, split in splits.items():
         records = load_coco_json(str(paths[name].json), str(paths[name].images), f"test_{name}")

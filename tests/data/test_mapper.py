@@ -18,6 +18,7 @@ from retina_plugin.config import add_retina_config
 from retina_plugin.data import decoders
 from retina_plugin.data.augmentations import RandomQuarterTurn, RandomZoomCrop
 from retina_plugin.data.mapper import RetinaDatasetMapper
+from retina_plugin.data.tile_records import tile_records
 from retina_plugin.registry import UnknownNameError
 
 BOXES = [[10, 20, 30, 50], [40, 5, 60, 25]]
@@ -382,3 +383,54 @@ def test_a_config_without_the_key_means_pil(record):
     mapper = RetinaDatasetMapper(cfg, True)
     assert mapper.decoder is read_image
     same(*outputs(record, [mapper, DatasetMapper(cfg, True)]))
+
+
+# ---- tiles
+
+
+def test_a_tile_is_cut_out_of_its_file(record):
+    """Boxes lie on their pixels, and height and width are the tile's."""
+    cfg = config({"NAME": "RandomQuarterTurn"})
+    mapper = RetinaDatasetMapper(cfg, is_train=True)
+    tiles = tile_records([record], size=50, overlap=10)
+    assert len(tiles) == 2 and [len(x["annotations"]) for x in tiles] == [2, 1]
+    for tile in tiles * 4:
+        before = copy.deepcopy(tile)
+        output = mapper(tile)
+        assert tile == before
+        window = tile["tile"]
+        assert (output["height"], output["width"]) == (window.height, window.width)
+        assert sorted(output["image"].shape[1:]) == sorted([window.height, window.width])
+        boxes = output["instances"].gt_boxes.tensor.round().long().tolist()
+        area = 0
+        for x0, y0, x1, y1 in boxes:
+            assert (output["image"][:, y0:y1, x0:x1] > 0).all()
+            area += (x1 - x0) * (y1 - y0)
+        assert (output["image"][0] > 0).sum() == area
+
+
+def test_tiles_of_a_file_share_its_decoding(record):
+    decoded = []
+    mapper = RetinaDatasetMapper(
+        is_train=True,
+        augmentations=[InPlace()],
+        image_format="BGR",
+        decoder=lambda *x: decoded.append(x) or read_image(*x),
+        cached_images=1,
+    )
+    first, *_ = outputs = [mapper(tile) for tile in tile_records([record], size=50) * 2]
+    assert len(decoded) == 1
+    # what an augmentation did to one tile is not in the next
+    assert torch.equal(first["image"], outputs[len(outputs) // 2]["image"])
+
+
+class InPlace(T.Augmentation):
+    def get_transform(self, image):
+        image += 1
+        return T.NoOpTransform()
+
+
+def test_a_tile_of_another_size_than_the_file_is_refused(record):
+    (tile, *_) = tile_records([{**record, "width": 200}], size=50)
+    with pytest.raises(SizeMismatchError):
+        RetinaDatasetMapper(config(), True)(tile)

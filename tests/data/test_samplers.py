@@ -8,7 +8,12 @@ from detectron2.data.common import ToIterableDataset
 from detectron2.data.samplers import TrainingSampler
 from torch.utils.data import DataLoader
 
-from retina_plugin.data.samplers import GroupBalancedSampler, balancing_factors, groups_of
+from retina_plugin.data.samplers import (
+    GroupBalancedSampler,
+    NearbyTilesSampler,
+    balancing_factors,
+    groups_of,
+)
 
 GROUPS = ["a"] * 80 + ["b"] * 16 + ["c"] * 4
 
@@ -90,3 +95,41 @@ def test_groups_of_records():
         record.update(image_id=7, file_name="x.png")
         with pytest.raises(ValueError, match=r"image 7 \(x.png\) must have 'site', a text"):
             groups_of([*records, record], "site")
+
+
+TILES = ["a"] * 30 + ["b"] * 5 + ["c"] * 17 + ["d"] + ["e"] * 20  # the images of 73 tiles
+
+
+@pytest.mark.parametrize("together", [1, 2, 5, 9])
+def test_nearby_tiles(together):
+    """Each tile once an epoch; an image that was left does not come again in it."""
+    sampler = NearbyTilesSampler(TILES, together=together, seed=2)
+    stream = list(islice(sampler, 3 * 73))
+    orders = []
+    for epoch in range(3):
+        tiles = stream[epoch * 73 : epoch * 73 + 73]
+        assert sorted(tiles) == list(range(73))
+        images = [TILES[tile] for tile in tiles]
+        first = {image: images.index(image) for image in TILES}
+        last = {image: 72 - images[::-1].index(image) for image in TILES}
+        open_at_once = [sum(first[x] <= i <= last[x] for x in first) for i in range(73)]
+        assert max(open_at_once) <= together
+        orders.append(tiles)
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_nearby_tiles_are_mixed_within_their_images():
+    drawn = [TILES[t] for t in islice(NearbyTilesSampler(TILES, together=5, seed=0), 20)]
+    assert len(set(drawn)) >= 3
+
+
+def test_gpus_and_worker_processes_share_nearby_tiles():
+    whole = list(islice(NearbyTilesSampler(TILES, together=2, seed=1), 150))
+    for rank in range(2):
+        sampler = NearbyTilesSampler(TILES, together=2, seed=1)
+        sampler._rank, sampler._world_size = rank, 2
+        assert list(islice(sampler, 60)) == whole[rank:120:2]
+    sampler = NearbyTilesSampler(TILES, together=2, seed=1)
+    stream = ToIterableDataset(range(73), sampler, shard_chunk_size=3)
+    loader = iter(DataLoader(stream, batch_size=3, num_workers=2, collate_fn=list))
+    assert [index for _ in range(20) for index in next(loader)] == whole[:60]

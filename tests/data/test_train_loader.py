@@ -145,3 +145,75 @@ def test_closing_longer_than_the_training_is_said(config, caplog):
 
 def test_other_loaders_need_no_start():
     start_at([1, 2], 5)
+
+
+# ---- tiles of 96 px images
+
+
+@pytest.fixture
+def tiled(config):
+    config.INPUT.TILES.TRAIN_SIZE = 32
+    config.INPUT.MIN_SIZE_TRAIN = (0,)
+    config.INPUT.IGNORE_CROWD = True
+    config.INPUT.RANDOM_FLIP = "none"
+    config.DATALOADER.GROUP_FIELD = ""
+    return config
+
+
+def test_an_epoch_sees_every_tile_once(tiled):
+    tiled.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    samples = drawn(tiled, 27)
+    assert {x["image"].shape for x in samples} == {(3, 32, 32)}
+    assert len({(x["image_id"], x["tile"]) for x in samples}) == len(samples) == 12 * 9
+    images = [x["image_id"] for x in samples]
+    assert len(set(images[: 4 * 9])) == 4  # INPUT.TILES.CACHE
+    assert sum(len(x["ignored_boxes"]) for x in samples) > 0
+
+
+def test_tiles_without_objects_are_left_out(tiled):
+    samples = drawn(tiled, 27)
+    assert len({(x["image_id"], x["tile"]) for x in samples}) < 80
+    assert all((x["instances"].gt_boxes.area() > 0).any() for x in samples)
+
+
+def test_tiles_from_the_workers_of_a_loader(tiled):
+    tiled.DATALOADER.NUM_WORKERS = 2
+    tiled.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    samples = drawn(tiled, 27)
+    assert len({(x["image_id"], x["tile"]) for x in samples}) == 12 * 9
+
+
+@pytest.mark.parametrize("sampler", ["GroupBalancedSampler", "RepeatFactorTrainingSampler"])
+def test_tiles_with_other_samplers(tiled, sampler, caplog):
+    tiled.DATALOADER.SAMPLER_TRAIN = sampler
+    tiled.DATALOADER.GROUP_FIELD = "site" if sampler == "GroupBalancedSampler" else ""
+    samples = drawn(tiled, 60)
+    assert {x["image"].shape for x in samples} == {(3, 32, 32)}
+    if sampler == "GroupBalancedSampler":
+        assert np.mean([x["site"] == "leg" for x in samples]) == pytest.approx(0.5, abs=0.06)
+    assert "tiles of one image do not follow each other" in caplog.text
+
+
+def test_tiles_are_mixed(tiled, caplog):
+    tiled.INPUT.MIX = CfgNode({"MOSAIC_PROB": 1.0, "SIZE": 48})
+    assert {x["image"].shape for x in drawn(tiled, 5)} == {(3, 48, 48)}
+    assert "is decoded again, whole, for each tile" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("INPUT.TILES.TRAIN_OVERLAP", 32, r"TRAIN_OVERLAP .* less than TRAIN_SIZE 32, got 32"),
+        ("MODEL.MASK_ON", True, r"does not go with MODEL.MASK_ON True: change"),
+        (
+            "DATALOADER.SAMPLER_TRAIN",
+            "WeightedTrainingSampler",
+            r"go with DATALOADER.SAMPLER_TRAIN",
+        ),
+        ("INPUT.TILES.CACHE", 0, r"CACHE counts decoded images, 1 or more, got 0"),
+    ],
+)
+def test_tiles_refuse(tiled, key, value, message):
+    tiled.merge_from_list([key, value])
+    with pytest.raises(ValueError, match=message):
+        build_train_loader(tiled)

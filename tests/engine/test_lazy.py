@@ -15,6 +15,7 @@ from support.model_pairs import assert_same_detections, assert_same_step, calibr
 from support.tiny_lazy_config import WORKED, write_tiny_lazy_config
 from torch import nn
 
+from retina_plugin import TiledDetector
 from retina_plugin.engine import lazy
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.lazy import load_lazy, run_lazy
@@ -263,6 +264,19 @@ def test_evaluation_is_of_an_optimized_copy(config_file, optimize, monkeypatch):
     model = instantiate(cfg.model)
     lazy.evaluate_lazy(cfg, model)
     assert (seen[0] is not model) == optimize
+
+
+def test_evaluation_by_tiles(config_file, monkeypatch):
+    seen = []
+    monkeypatch.setattr(lazy, "inference_on_dataset", lambda model, *_: seen.append(model) or {})
+    words = ["train.test_tiles.size=64", "train.test_tiles.overlap=16"]
+    cfg = load_lazy(str(config_file), words)
+    lazy.evaluate_lazy(cfg, instantiate(cfg.model))
+    (tiled,) = seen
+    assert (type(tiled), tiled.size, tiled.overlap) == (TiledDetector, 64, 16)
+    words[1] = "train.test_tiles.overlap=64"
+    with pytest.raises(ValueError, match=r"OVERLAP .* less than TEST_SIZE 64, got 64"):
+        run_lazy(arguments(config_file, *words))  # before the training
 
 
 def test_mixed_precision_by_override(config_file):

@@ -1,5 +1,9 @@
 """Cut a large image and its boxes into tiles that cover it evenly.
 
+To learn from, and to make data sets of: `tile_windows`, which share exactly `overlap` pixels and
+may be larger than asked for. To look at: `covering_spans`, never larger and aligned to the
+network's grid, which share at least `overlap`.
+
 Boxes are XYXY in pixels with continuous edges: pixel i spans [i, i + 1).
 """
 
@@ -55,15 +59,35 @@ def spans(length: int, size: int, overlap: int = 0) -> list[tuple[int, int]]:
     Raises:
         ValueError: unless `0 <= overlap < size` and `length > 0`.
     """
-    if not 0 <= overlap < size:
-        raise ValueError(f"expected 0 <= overlap < tile size, got {overlap} and {size}")
-    if length <= 0:
-        raise ValueError(f"expected an image side of at least one pixel, got {length}")
+    _check(length, size, overlap)
     if length <= size:
         return [(0, length)]
     count = max(1, round((length - overlap) / (size - overlap)))
     edges = [round(i * (length - overlap) / count) for i in range(count + 1)]
     return [(a, b + overlap) for a, b in pairwise(edges)]
+
+
+def covering_spans(
+    length: int, size: int, overlap: int = 0, stride: int = 1
+) -> list[tuple[int, int]]:
+    """The fewest spans of at most `size` that cover [0, length) and share at least `overlap`.
+
+    They start evenly spread at multiples of `stride`, or of its half, quarter, ... that fits into
+    `size - overlap`: there a network's grid lies on the tile as it lies on the whole image. All are
+    `size` long but the last, which ends with the image and may lack up to `stride - 1` pixels.
+
+    Raises:
+        ValueError: unless `0 <= overlap < size` and `length > 0`.
+    """
+    _check(length, size, overlap)
+    if length <= size:
+        return [(0, length)]
+    while stride > size - overlap:
+        stride //= 2
+    last = -(-(length - size) // stride)  # all in strides, rounded up
+    count = -(-last // ((size - overlap) // stride))
+    starts = [i * last // count * stride for i in range(count + 1)]
+    return [(start, min(start + size, length)) for start in starts]
 
 
 def tile_windows(region: Window, size: int, overlap: int = 0) -> list[Window]:
@@ -107,3 +131,10 @@ def clip_boxes(
     return TileBoxes(
         clipped[index] - np.tile(low, 2), visible <= min_visible, index, int(thin.sum())
     )
+
+
+def _check(length: int, size: int, overlap: int) -> None:
+    if not 0 <= overlap < size:
+        raise ValueError(f"expected 0 <= overlap < tile size, got {overlap} and {size}")
+    if length <= 0:
+        raise ValueError(f"expected an image side of at least one pixel, got {length}")

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from retina_plugin.data.tiling import Window, clip_boxes, spans, tile_windows
+from retina_plugin.tiling import Window, clip_boxes, covering_spans, spans, tile_windows
 
 CASES = [
     (length, size, overlap)
@@ -42,9 +42,35 @@ def test_span_counts():
 @pytest.mark.parametrize(
     ("length", "size", "overlap"), [(10, 5, 5), (10, 5, -1), (10, 0, 0), (0, 5, 0)]
 )
-def test_spans_refuse(length, size, overlap):
+@pytest.mark.parametrize("split", [spans, covering_spans])
+def test_spans_refuse(split, length, size, overlap):
     with pytest.raises(ValueError, match="expected"):
-        spans(length, size, overlap)
+        split(length, size, overlap)
+
+
+@pytest.mark.parametrize("stride", [1, 32, 128])
+@pytest.mark.parametrize(("length", "size", "overlap"), CASES)
+def test_covering_spans(length, size, overlap, stride):
+    parts = covering_spans(length, size, overlap, stride)
+    assert parts[0][0] == 0
+    assert parts[-1][1] == length
+    assert all(b - a == size for a, b in parts[:-1])
+    assert min(length, size) - stride < parts[-1][1] - parts[-1][0] <= size
+    assert all(a[1] - b[0] >= overlap and a[0] < b[0] for a, b in pairwise(parts))
+    while stride > size - overlap:
+        stride //= 2
+    assert all(a % stride == 0 for a, _ in parts)
+    steps = [b[0] - a[0] for a, b in pairwise(parts)]
+    assert max(steps, default=0) - min(steps, default=0) <= stride
+    # one fewer could not share as much
+    usable = (size - overlap) // stride * stride
+    assert len(parts) == 1 or (len(parts) - 2) * usable + size < length
+
+
+def test_covering_spans_by_hand():
+    assert covering_spans(1000, 400, 100) == [(0, 400), (300, 700), (600, 1000)]
+    assert covering_spans(1000, 400, 100, 32) == [(0, 400), (192, 592), (384, 784), (608, 1000)]
+    assert covering_spans(400, 400, 100, 32) == [(0, 400)]
 
 
 @pytest.mark.parametrize("overlap", [0, 30])
