@@ -36,7 +36,9 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``INPUT.IGNORE_CROWD``: no background is learnt in crowd boxes, and in annotations with
       ``ignore: 1``, which COCO's evaluator does not count either.
     * ``INPUT.MIX``: mosaic, mixup, copy-paste, see ``data/mixing.py``.
-    * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``.
+    * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``. Detectron2's own
+      ``INPUT.FORMAT`` may be ``bands``: any number of channels as the files have them, see
+      ``data/band_files.py``.
     * ``MODEL.RETINANET.LOSS``: how much the losses count, see ``losses/weighting.py``.
     * ``MODEL.CHANNELS_LAST``: keep activations and weights channel by channel, faster on most CPUs
       and on GPUs with tensor cores.
