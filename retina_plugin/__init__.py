@@ -15,13 +15,14 @@ from retina_plugin import (  # noqa: E402
     assigners,
     backbones,
     coders,
+    front_ends,
     heads,
     losses,
     necks,
     normalizers,
 )
 from retina_plugin.config import add_retina_config  # noqa: E402
-from retina_plugin.contracts import Predictions  # noqa: E402
+from retina_plugin.contracts import NetworkInput, Predictions  # noqa: E402
 from retina_plugin.detector import FocalRetinaNet  # noqa: E402
 from retina_plugin.functional import (  # noqa: E402
     detect_from_tensors,
@@ -37,6 +38,7 @@ from retina_plugin.version import __version__  # noqa: E402
 __all__ = [
     "FocalRetinaNet",
     "NMSPostProcessor",
+    "NetworkInput",
     "Predictions",
     "SoftNMSPostProcessor",
     "TiledDetector",
@@ -47,6 +49,7 @@ __all__ = [
     "backbones",
     "coders",
     "detect_from_tensors",
+    "front_ends",
     "heads",
     "loss_from_predictions",
     "loss_from_tensors",

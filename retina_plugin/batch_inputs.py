@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,38 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def check_pixel_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise unless images can be normalised by them; one deviation may stand for all channels.
+
+    Raises:
+        ValueError: other lengths, or a deviation that is not above 0.
+    """
+    keys = "MODEL.PIXEL_MEAN and MODEL.PIXEL_STD (pixel_mean and pixel_std in a LazyConfig)"
+    if len(std) not in (1, len(mean)):
+        raise ValueError(
+            f"{keys} must have a number for each channel of the images, got {len(mean)} and "
+            f"{len(std)}"
+        )
+    if not all(x > 0 for x in std):
+        raise ValueError(f"{keys}: every standard deviation must be above 0, got {list(std)}")
+
+
+def check_channels(batched_inputs: Sequence[dict[str, Any]], channels: int) -> None:
+    """Raise unless the images have as many channels as the model, or one, which stands for all.
+
+    Raises:
+        ValueError: names the image, what was expected and what came.
+    """
+    for given in batched_inputs:
+        came = len(given["image"])
+        if came not in (1, channels):
+            raise ValueError(
+                f"{_name_of(given)} has {came} channels, but MODEL.PIXEL_MEAN (pixel_mean in a "
+                f"LazyConfig) has {channels} numbers: give it and PIXEL_STD one a channel, or "
+                "correct INPUT.FORMAT"
+            )
 
 
 def ground_truth_of(given: dict[str, Any], num_classes: int, device: torch.device) -> Instances:
@@ -50,7 +83,7 @@ def ground_truth_of(given: dict[str, Any], num_classes: int, device: torch.devic
 
 
 def _check(given: dict[str, Any], num_classes: int) -> None:
-    image = f"image {given.get('file_name', '(no file name)')}"
+    image = _name_of(given)
     if "instances" not in given:
         raise ValueError(
             f"{image} came without 'instances' in training: the data loader's mapper must add them "
@@ -65,3 +98,7 @@ def _check(given: dict[str, Any], num_classes: int) -> None:
             f"{num_classes} classes (0 to {num_classes - 1}): correct MODEL.RETINANET.NUM_CLASSES "
             "(num_classes in a LazyConfig), or the data"
         )
+
+
+def _name_of(given: dict[str, Any]) -> str:
+    return f"image {given.get('file_name', '(no file name)')}"

@@ -50,7 +50,9 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       the file's pixels, see ``data/tile_records.py``; ``CACHE`` is how many decoded images each
       process of the loader keeps. In evaluation where ``TEST_SIZE`` is one, in pixels that the
       network sees, see ``inference/tiled_detector.py``.
-    * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``.
+    * ``INPUT.DECODER``: what decodes image files, ``PIL`` or ``simplejpeg``. Detectron2's own
+      ``INPUT.FORMAT`` may be ``bands``: any number of channels as the files have them, see
+      ``data/band_files.py``.
     * ``MODEL.RETINANET.LOSS``: how much the losses count, see ``losses/weighting.py``.
     * ``MODEL.CHANNELS_LAST``: keep activations and weights channel by channel, faster on most CPUs
       and on GPUs with tensor cores.

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor, nn
 
@@ -30,11 +30,13 @@ __all__ = [
     "BoxLoss",
     "ClassificationLoss",
     "DenseTargets",
+    "FrontEnd",
     "GroundTruth",
     "HasExtraLosses",
     "HasFusedLogits",
     "HasInferenceForm",
     "HasRefinement",
+    "NetworkInput",
     "Normalizer",
     "PositiveBoxes",
     "PostProcessor",
@@ -88,6 +90,7 @@ class Predictions:
         coder: understands the deltas.
         features: ``(N, C, H, W)`` each, what the head saw: for losses between networks.
         image_sizes: height and width of each image before padding.
+        input: what the backbone saw, and how the batch's own pixels relate to it.
     """
 
     logits: Sequence[Tensor]
@@ -97,6 +100,7 @@ class Predictions:
     coder: BoxCoder | None = None
     features: Sequence[Tensor] = ()
     image_sizes: Sequence[tuple[int, int]] = ()
+    input: NetworkInput | None = None
 
     @torch.no_grad()
     def boxes(self, image: int) -> Tensor:
@@ -171,6 +175,61 @@ class PositiveBoxes:
         if self.assigned_scores is not None:
             return self.assigned_scores
         return matched_pairwise_iou(Boxes(self.boxes.detach()), Boxes(self.gt_boxes))
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkInput:
+    """What the backbone sees of a batch, and how that and the batch belong together.
+
+    As it stands it is for images as large as the batch's, with nothing to learn beside the
+    detector's losses. A front-end that resizes or learns returns a subclass.
+
+    Attributes:
+        images: ``(N, C, H, W)``, of any size; the detector pads it as the backbone needs.
+        side: what else the front-end found, by name: for losses, and whoever has the predictions.
+    """
+
+    images: ImageList
+    side: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def ground_truth(self, instances: Sequence[Instances]) -> Sequence[Instances]:
+        """The batch's ground truth, and its ignored boxes, in the pixels of :attr:`images`."""
+        return instances
+
+    def restore(self, detections: Sequence[Instances]) -> list[Instances]:
+        """The inverse: detections in the pixels of :attr:`images`, in those of the batch."""
+        return list(detections)
+
+    def extra_losses(
+        self,
+        predictions: Predictions,
+        targets: DenseTargets,
+        positives: PositiveBoxes,
+        box_losses: Tensor,
+    ) -> dict[str, Tensor]:
+        """Sums by name, which the detector divides by the normalizer.
+
+        Args:
+            predictions, targets, positives: of the batch, in the pixels of :attr:`images`.
+            box_losses: ``(P,)``, as the box loss gave them: with gradient, not weighted.
+        """
+        return {}
+
+
+class FrontEnd(Protocol):
+    """What stands before the backbone and decides what it sees.
+
+    Attributes:
+        out_channels: of the images that it returns, for which the backbone is built.
+    """
+
+    out_channels: int
+
+    def __call__(
+        self, images: ImageList, instances: Sequence[Instances] | None = None
+    ) -> NetworkInput:
+        """``images``: normalised, padded with 0; ``instances``: their ground truth, on the same
+        device, in training, else None."""
 
 
 class Assigner(Protocol):

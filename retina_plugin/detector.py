@@ -1,16 +1,14 @@
-"""``FocalRetinaNet``: images -> backbone -> head -> losses, or detections."""
+"""``FocalRetinaNet``: images -> front-end -> backbone -> head -> losses, or detections."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import (
-    ANCHOR_GENERATOR_REGISTRY,
-    BACKBONE_REGISTRY,
     Backbone,
     build_anchor_generator,
     build_backbone,
@@ -21,13 +19,19 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
-from retina_plugin.batch_inputs import ground_truth_of, to_device
+from retina_plugin.batch_inputs import (
+    check_channels,
+    check_pixel_statistics,
+    ground_truth_of,
+    to_device,
+)
 from retina_plugin.contracts import (
     Assigner,
     BoxCoder,
     BoxLoss,
     ClassificationLoss,
     DenseTargets,
+    FrontEnd,
     HasExtraLosses,
     HasFusedLogits,
     HasRefinement,
@@ -37,29 +41,27 @@ from retina_plugin.contracts import (
     Predictions,
     box_dim,
 )
-from retina_plugin.drawing import TRAINING_PICTURE, training_picture
+from retina_plugin.drawing import TRAINING_PICTURE, picture_is_due, training_picture
+from retina_plugin.front_ends.running import run_front_end
+from retina_plugin.heads.level_check import check_levels
+from retina_plugin.losses.own_losses import add_own_losses
 from retina_plugin.losses.weighting import LossWeighting
 from retina_plugin.network.checkpointing import checkpoint_backbone
 from retina_plugin.network.folded_conv import fold_frozen_norms
 from retina_plugin.network.winograd import use_winograd_behind
 from retina_plugin.registry import (
-    ANCHOR_GENERATORS,
     ASSIGNERS,
-    BACKBONES,
     BOX_CODERS,
     BOX_LOSSES,
     CLS_LOSSES,
     DETECTORS,
+    FRONT_ENDS,
     HEADS,
     NECKS,
     NORMALIZERS,
     POST_PROCESSORS,
-    ROLES,
-    check_retinanet_keys,
-    require_registered,
+    check_components,
 )
-
-logger = logging.getLogger(__name__)
 
 
 @DETECTORS.register()
@@ -79,6 +81,7 @@ class FocalRetinaNet(DenseDetector):
         num_classes: K.
         assigner, box_coder, cls_loss, box_loss, normalizer, post_processor: see ``contracts.py``.
         pixel_mean, pixel_std: one number a channel, in the image's units and channel order.
+        front_end: what decides what the backbone sees of a batch; None for all of it as it is.
         vis_period: draw a picture of ground truth and predictions every so many steps; 0 never.
         input_format: channel order of the images, for that picture.
         fold_norms: compute each convolution and the frozen norm after it as one convolution.
@@ -103,15 +106,18 @@ class FocalRetinaNet(DenseDetector):
         post_processor: PostProcessor,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        front_end: FrontEnd | None = None,
         vis_period: int = 0,
         input_format: str = "BGR",
         loss_weighting: LossWeighting | None = None,
         fold_norms: bool = False,
         winograd: bool = True,
     ) -> None:
+        check_pixel_statistics(pixel_mean, pixel_std)
         super().__init__(
             backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std
         )
+        self.front_end = front_end
         self.anchor_generator = anchor_generator
         self.num_classes = num_classes
         self.assigner = assigner
@@ -132,25 +138,17 @@ class FocalRetinaNet(DenseDetector):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Build the parts; ``cfg`` may or may not have seen ``add_retina_config``."""
         retinanet = cfg.MODEL.RETINANET
-        check_retinanet_keys(cfg)
-        ANCHOR_GENERATORS.check_node(cfg)
-        BACKBONES.check_node(cfg)
-        NECKS.check_node(cfg)
-        require_registered(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
-        require_registered(
-            ANCHOR_GENERATOR_REGISTRY,
-            cfg.MODEL.ANCHOR_GENERATOR.NAME,
-            "MODEL.ANCHOR_GENERATOR.NAME",
-        )
-        for role in ROLES:
-            for key in role.unused_settings(cfg):
-                logger.warning(f"{key} has no effect: {role.selector} is {role.selected(cfg)}")
+        check_components(cfg)
         if retinanet.NUM_CLASSES is None:  # load_config leaves it to the data
             raise ValueError(
                 "MODEL.RETINANET.NUM_CLASSES is None: set it, or have it from the data by "
                 "retina_plugin.data.coco_registration.register_datasets(cfg)"
             )
-        backbone = build_backbone(cfg)
+        channels = len(cfg.MODEL.PIXEL_MEAN)
+        front_end = FRONT_ENDS.build(cfg, in_channels=channels)
+        if front_end is not None:
+            channels = front_end.out_channels
+        backbone = build_backbone(cfg, ShapeSpec(channels=channels))
         NECKS.require_built(
             cfg,
             backbone,
@@ -189,6 +187,7 @@ class FocalRetinaNet(DenseDetector):
             "post_processor": POST_PROCESSORS.build(cfg, coder=box_coder),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "front_end": front_end,
             "vis_period": cfg.VIS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
             "fold_norms": cfg.MODEL.get("FOLD_FROZEN_NORMS", False),
@@ -211,25 +210,38 @@ class FocalRetinaNet(DenseDetector):
             ``{"loss_cls", "loss_box_reg"}``, or ``[{"instances": Instances}, ...]``.
         """
         images = self.preprocess_image(batched_inputs)
-        predictions = self.predict(images)
         if not self.training:
-            return self._rescale(self.detect(predictions, images), batched_inputs)
+            return self._rescale(self.detect(self.predict(images)), batched_inputs)
         instances = [ground_truth_of(x, self.num_classes, self.device) for x in batched_inputs]
-        if self._picture_is_due():
-            self._draw_picture(batched_inputs, predictions, images)
+        predictions = self.predict(images, instances)
+        if picture_is_due(self.vis_period):
+            self._draw_picture(batched_inputs, predictions)
         targets = self.assign(predictions, instances)
         if has_event_storage():
             per_image = len(targets.positives) / len(instances)
             get_event_storage().put_scalar("num_pos_anchors", per_image)
         return self.losses_of(predictions, targets, normalizer)
 
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """The normalised batch, padded to what the backbone needs."""
+        check_channels(batched_inputs, len(self.pixel_mean))
+        return super().preprocess_image(batched_inputs)
+
     def _move_to_current_device(self, x: Tensor) -> Tensor:
         """Of ``preprocess_image``."""
         return to_device(x, self.device)
 
-    def predict(self, images: ImageList) -> Predictions:
-        """Backbone, head and anchors."""
-        features = self.backbone(images.tensor)
+    def predict(
+        self, images: ImageList, instances: Sequence[Instances] | None = None
+    ) -> Predictions:
+        """Front-end, backbone, head and anchors; ``instances`` are for front-ends that learn."""
+        given = run_front_end(
+            self.front_end,
+            images,
+            instances,
+            size_divisibility=self.backbone.size_divisibility,
+        )
+        features = self.backbone(given.images.tensor)
         features = [features[name] for name in self.head_in_features]
         logits, deltas, *extras = self.head(features)
         anchors = self.anchor_generator(features)
@@ -241,40 +253,29 @@ class FocalRetinaNet(DenseDetector):
             coder=self.box_coder,
             features=features,
             image_sizes=images.image_sizes,
+            input=given,
         )
-        self._check_head(predictions)
+        check_levels(
+            predictions,
+            names=self.head_in_features,
+            num_classes=self.num_classes,
+            box_dim=box_dim(self.box_coder),
+        )
         return predictions
-
-    def _check_head(self, predictions: Predictions) -> None:
-        """Head, anchors and classes are built apart in a LazyConfig: they must fit each other."""
-        dim = box_dim(self.box_coder)
-        maps = zip(predictions.logits, predictions.deltas, predictions.anchors, strict=True)
-        for level, (logits, deltas, anchors) in enumerate(maps):
-            cells = logits.shape[2] * logits.shape[3]
-            per_cell = len(anchors) // max(cells, 1)
-            wanted, came = (
-                (per_cell * self.num_classes, per_cell * dim),
-                (logits.shape[1], deltas.shape[1]),
-            )
-            if wanted != came:
-                raise ValueError(
-                    f"level {self.head_in_features[level]} has {per_cell} anchors per cell and "
-                    f"{self.num_classes} classes, so the head must give {wanted[0]} logits and "
-                    f"{wanted[1]} deltas per cell; it gives {came[0]} and {came[1]}: give the head "
-                    "the anchor generator's num_anchors and the model's num_classes"
-                )
 
     def losses(self, predictions: Predictions, instances: Sequence[Instances]) -> dict[str, Tensor]:
         """Losses of the batch, each divided by the normalizer.
 
         Args:
             predictions: see :class:`~retina_plugin.contracts.Predictions`.
-            instances: ground truth, on the model's device: ``gt_boxes``, ``gt_classes``.
+            instances: ground truth, on the model's device: ``gt_boxes``, ``gt_classes``, in the
+                pixels of the batch.
         """
         return self.losses_of(predictions, self.assign(predictions, instances))
 
     def assign(self, predictions: Predictions, instances: Sequence[Instances]) -> DenseTargets:
-        """What every anchor shall become."""
+        """What every anchor shall become; ``instances`` as in :meth:`losses`."""
+        instances = predictions.input.ground_truth(instances)
         return self.assigner(predictions.anchors, instances, self.num_classes, predictions)
 
     def positives_of(self, predictions: Predictions, targets: DenseTargets) -> PositiveBoxes:
@@ -304,21 +305,25 @@ class FocalRetinaNet(DenseDetector):
             "loss_box_reg": weighting.box_sum(boxes, count, logits, targets, positives),
         }
         if isinstance(self.head, HasExtraLosses):
-            sums.update(self.head.extra_losses(predictions, targets, positives))
+            own = self.head.extra_losses(predictions, targets, positives)
+            add_own_losses(sums, own, self.head)
+        own = predictions.input.extra_losses(predictions, targets, positives, boxes)
+        add_own_losses(sums, own, self.front_end)
         divisor = (self.normalizer if normalizer is None else normalizer)(count)
         return {name: total / divisor for name, total in sums.items()}
 
-    def detect(self, predictions: Predictions, images: ImageList) -> list[Instances]:
-        """Detections in the pixels of the (resized) input images."""
+    def detect(self, predictions: Predictions) -> list[Instances]:
+        """Detections in the pixels of the batch's images."""
         logits = predictions.logits
         if isinstance(self.head, HasFusedLogits):
             logits = self.head.fused_logits(predictions)
+        given = predictions.input
         found = self.post_processor(
-            logits, predictions.deltas, predictions.anchors, images.image_sizes
+            logits, predictions.deltas, predictions.anchors, given.images.image_sizes
         )
         if isinstance(self.head, HasRefinement):
             found = self.head.refine(found, predictions)
-        return found
+        return given.restore(found)
 
     def _rescale(
         self, detections: list[Instances], batched_inputs: list[dict[str, Any]]
@@ -331,16 +336,9 @@ class FocalRetinaNet(DenseDetector):
             outputs.append({"instances": detector_postprocess(found, height, width)})
         return outputs
 
-    def _picture_is_due(self) -> bool:
-        if self.vis_period <= 0 or not has_event_storage():
-            return False
-        return get_event_storage().iter % self.vis_period == 0
-
     @torch.no_grad()
-    def _draw_picture(
-        self, batched_inputs: list[dict[str, Any]], predictions: Predictions, images: ImageList
-    ) -> None:
+    def _draw_picture(self, batched_inputs: list[dict[str, Any]], predictions: Predictions) -> None:
         """Ground truth beside the best predictions, to the event storage (TensorBoard's images)."""
-        found = self.detect(predictions, images)[0]
+        found = self.detect(predictions)[0]
         picture = training_picture(batched_inputs[0], found, self.input_format)
         get_event_storage().put_image(TRAINING_PICTURE, picture.numpy())

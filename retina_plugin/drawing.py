@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import Instances
-from PIL import ImageDraw, ImageFont
+from detectron2.utils.events import get_event_storage, has_event_storage
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -81,6 +83,43 @@ def below(images: Sequence[Tensor]) -> Tensor:
     return beside([image.transpose(1, 2) for image in images]).transpose(1, 2)
 
 
+def to_picture(image: Tensor, input_format: str) -> Tensor:
+    """An image as people see it: ``(C, H, W) -> (3, H, W)`` uint8 RGB.
+
+    Bands are no colours: the first three are shown as red, green and blue, of fewer the first as
+    grey, each stretched so that its 2nd to 98th percentile spans 0 to 255.
+
+    Args:
+        image: of any type and number of channels.
+        input_format: ``INPUT.FORMAT``; channels that are not this format's are bands.
+    """
+    if len(image) == _channels_of(input_format):
+        rgb = convert_image_to_rgb(image.permute(1, 2, 0), input_format)
+        return torch.from_numpy(rgb.astype("uint8").copy()).permute(2, 0, 1)
+    bands = image[: 3 if len(image) >= 3 else 1].cpu().numpy().astype(np.float64)
+    low, high = np.percentile(bands, [2, 98], axis=(1, 2), keepdims=True)
+    stretched = (bands - low) / np.maximum(high - low, 1e-12)
+    picture = torch.from_numpy((stretched.clip(0, 1) * 255).astype(np.uint8))
+    return picture.expand(3, -1, -1).contiguous()
+
+
+def _channels_of(input_format: str) -> int:
+    """Channels of a format of Detectron2's ``read_image``; 0 if it is none."""
+    if input_format in ("BGR", "YUV-BT.601"):
+        return 3
+    try:
+        return Image.getmodebands(input_format)
+    except KeyError:
+        return 0
+
+
+def picture_is_due(period: int) -> bool:
+    """Whether a training loop is at a step that ``VIS_PERIOD`` asks a picture of."""
+    if period <= 0 or not has_event_storage():
+        return False
+    return get_event_storage().iter % period == 0
+
+
 def training_picture(given: dict[str, Any], found: Instances, input_format: str) -> Tensor:
     """An input's ground truth, beside it the best predictions: ``(3, H, W)`` uint8.
 
@@ -89,8 +128,7 @@ def training_picture(given: dict[str, Any], found: Instances, input_format: str)
         found: detections, the best first, in the pixels of ``image``.
         input_format: channel order of ``image``.
     """
-    image = convert_image_to_rgb(given["image"].permute(1, 2, 0), input_format)
-    image = torch.from_numpy(image.astype("uint8").copy()).permute(2, 0, 1)
+    image = to_picture(given["image"], input_format)
     best = found.pred_boxes.tensor[:_PICTURE_BOXES].cpu()
     left = draw_boxes(image, given["instances"].gt_boxes.tensor.cpu(), GROUND_TRUTH)
     return beside([left, draw_boxes(image, best, PREDICTION)])

@@ -53,12 +53,17 @@ def loss_from_tensors(
         TypeError: the model is no FocalRetinaNet.
         ValueError: not one target an image, or classes that the model has not.
     """
-    predictions = predict_from_tensors(model, images)
-    return loss_from_predictions(model, predictions, targets, normalizer)
+    detector = _detector(model)
+    batch = _preprocess(detector, images)
+    instances = _ground_truth(detector, targets, batch.image_sizes)
+    with _leaving_no_trace(detector):
+        predictions = detector.predict(batch, instances)
+        assigned = detector.assign(predictions, instances)
+        return detector.losses_of(predictions, assigned, normalizer)
 
 
 def predict_from_tensors(model: nn.Module, images: Images) -> Predictions:
-    """Features, logits, deltas and whatever else the head predicts, differentiable.
+    """Features, logits, deltas and whatever else head and front-end found, differentiable.
 
     Args as :func:`loss_from_tensors`. ``detect_from_tensors`` gives boxes.
     """
@@ -74,14 +79,12 @@ def loss_from_predictions(
     normalizer: Normalizer | None = None,
 ) -> dict[str, Tensor]:
     """:func:`loss_from_tensors` of predictions that are there already: with losses between
-    networks the images need to pass the network only once."""
+    networks the images need to pass the network only once.
+
+    A front-end that learns from the ground truth has not seen it then.
+    """
     detector = _detector(model)
-    if len(targets) != len(predictions.logits[0]):
-        raise ValueError(f"{len(predictions.logits[0])} images, but {len(targets)} targets")
-    instances = [
-        _instances(detector, target, size)
-        for target, size in zip(targets, predictions.image_sizes, strict=True)
-    ]
+    instances = _ground_truth(detector, targets, predictions.image_sizes)
     with _leaving_no_trace(detector):
         assigned = detector.assign(predictions, instances)
         return detector.losses_of(predictions, assigned, normalizer)
@@ -95,8 +98,7 @@ def detect_from_tensors(model: nn.Module, images: Images) -> list[Instances]:
     """
     detector = _detector(model)
     with _leaving_no_trace(detector):
-        batch = _preprocess(detector, images)
-        found = detector.detect(detector.predict(batch), batch)
+        found = detector.detect(detector.predict(_preprocess(detector, images)))
     return [detector_postprocess(x, *x.image_size) for x in found]  # clipped to the image
 
 
@@ -110,6 +112,14 @@ def _detector(model: nn.Module) -> FocalRetinaNet:
 
 def _preprocess(model: FocalRetinaNet, images: Images) -> ImageList:
     return model.preprocess_image([{"image": image} for image in images])
+
+
+def _ground_truth(
+    model: FocalRetinaNet, targets: Sequence[Target], sizes: Sequence[tuple[int, int]]
+) -> list[Instances]:
+    if len(targets) != len(sizes):
+        raise ValueError(f"{len(sizes)} images, but {len(targets)} targets")
+    return [_instances(model, *pair) for pair in zip(targets, sizes, strict=True)]
 
 
 def _instances(model: FocalRetinaNet, target: Target, size: tuple[int, int]) -> Instances:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,6 +29,8 @@ from fvcore.common.registry import Registry
 from torch import nn
 
 NAME = "NAME"
+
+logger = logging.getLogger(__name__)
 
 
 class UnknownNameError(KeyError):
@@ -280,6 +283,7 @@ ANCHOR_GENERATORS = Role(
 )
 BACKBONES = Role("backbone", node="MODEL.BACKBONE", mirror=BACKBONE_REGISTRY)
 NECKS = Role("neck", node="MODEL.NECK", default="FPNNeck")
+FRONT_ENDS = Role("front-end", node="MODEL.FRONT_END", default="none")
 DETECTORS = Role(
     "detector",
     node="MODEL.DETECTOR",
@@ -298,5 +302,25 @@ ROLES: tuple[Role, ...] = (
     ANCHOR_GENERATORS,
     BACKBONES,
     NECKS,
+    FRONT_ENDS,
     DETECTORS,
 )
+
+
+def check_components(cfg: CfgNode) -> None:
+    """Refuse components and keys of a config that nobody knows, and tell of keys without effect.
+
+    Raises:
+        UnknownNameError: names the key and the valid ones.
+    """
+    check_retinanet_keys(cfg)
+    NECKS.check_node(cfg)
+    for role, registry in (
+        (ANCHOR_GENERATORS, ANCHOR_GENERATOR_REGISTRY),
+        (BACKBONES, BACKBONE_REGISTRY),
+    ):
+        role.check_node(cfg)
+        require_registered(registry, role.selected(cfg), role.selector)
+    for role in ROLES:
+        for key in role.unused_settings(cfg):
+            logger.warning(f"{key} has no effect: {role.selector} is {role.selected(cfg)}")

@@ -257,7 +257,7 @@ def test_losses_without_a_training_loop():
         images = model.preprocess_image(batch)
         predictions = model.predict(images)
         losses = model.losses(predictions, [x["instances"] for x in batch])
-        detections = model.detect(predictions, images)
+        detections = model.detect(predictions)
     assert set(losses) == {"loss_cls", "loss_box_reg"}
     assert len(detections) == len(batch)
 

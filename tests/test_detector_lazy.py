@@ -14,6 +14,7 @@ from retina_plugin import FocalRetinaNet, NMSPostProcessor
 from retina_plugin.anchors.octave_anchor_generator import OctaveAnchorGenerator
 from retina_plugin.assigners.max_iou_assigner import MaxIoUAssigner
 from retina_plugin.coders.delta_coder import DeltaCoder
+from retina_plugin.front_ends.filter_bank_front_end import FilterBankFrontEnd
 from retina_plugin.heads.focal_retinanet_head import FocalRetinaNetHead
 from retina_plugin.losses.focal_loss import FocalLoss
 from retina_plugin.losses.smooth_l1_loss import SmoothL1Loss
@@ -79,3 +80,16 @@ def test_lazy_config_takes_overrides():
     assert model.post_processor.num_classes == model.num_classes == 2
     batch = make_batch(num_classes=2)
     assert all(loss.isfinite() for loss in model.train()(batch).values())
+
+
+def test_lazy_config_takes_a_front_end():
+    cfg = lazy_detector()
+    cfg.front_end = L(FilterBankFrontEnd)(in_channels=5, orientations=2, wavelengths=[4.0])
+    cfg.backbone.bottom_up.channels = 5 + 4
+    cfg.pixel_mean, cfg.pixel_std = [100.0] * 5, [50.0] * 5
+    model = instantiate(cfg)
+    batch = make_batch()
+    for given in batch:
+        given["image"] = given["image"][[0, 1, 2, 0, 1]]
+    assert all(loss.isfinite() for loss in model.train()(batch).values())
+    assert len(model.eval()(batch)) == 2

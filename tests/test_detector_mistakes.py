@@ -38,6 +38,7 @@ def test_missing_ground_truth_names_the_image(period):
         ("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator, OctaveAnchorGenerator"),
         ("MODEL.NECK.NAME", "BiFPNNeck, FPNNeck, PAFPNNeck, RepPANNeck"),
         ("MODEL.BACKBONE.NAME", "build_retinanet_mobilenet_v2_fpn_backbone"),
+        ("MODEL.FRONT_END.NAME", "FilterBankFrontEnd.*LearnedScaleFrontEnd, none"),
     ],
 )
 def test_unknown_names_list_the_valid_ones(key, valid, extended):
@@ -169,3 +170,39 @@ def test_an_empty_name_is_no_default(name):
     cfg.MODEL.RETINANET.NORMALIZER.NAME = name
     with pytest.raises(UnknownNameError, match=r"NORMALIZER\.NAME.*Valid: .*EMANormalizer"):
         build_model(cfg)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([1.0] * 5, [1.0] * 3, "a number for each channel of the images, got 5 and 3"),
+        ([1.0], [1.0] * 3, "got 1 and 3"),
+        ([1.0] * 3, [1.0, 0.0, 1.0], r"deviation must be above 0, got \[1.0, 0.0, 1.0\]"),
+    ],
+)
+def test_mean_and_deviation_of_the_pixels_that_do_not_fit(mean, std, message):
+    cfg = tiny_focal_cfg()
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = mean, std
+    with pytest.raises(ValueError, match=rf"MODEL.PIXEL_MEAN and MODEL.PIXEL_STD.*{message}"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_images_of_another_number_of_channels_are_named(training):
+    model = build_model(tiny_focal_cfg()).train(training)
+    batch = make_batch()
+    batch[1]["image"] = batch[1]["image"][[0, 1, 2, 0]]
+    with EventStorage(), pytest.raises(ValueError, match=r"image_1.png has 4 channels.*3 numbers"):
+        model(batch)
+
+
+def test_one_channel_and_one_deviation_stand_for_all_as_in_detectron2():
+    cfg = tiny_focal_cfg()
+    cfg.MODEL.PIXEL_STD = [2.0]
+    batch = make_batch()
+    for given in batch:
+        given["image"] = given["image"][:1]
+    model = build_model(cfg).train()
+    with EventStorage():
+        assert all(loss.isfinite() for loss in model(batch).values())
+    assert model.preprocess_image(batch).tensor.shape[1] == 3

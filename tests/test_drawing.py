@@ -1,6 +1,8 @@
+import pytest
 import torch
+from detectron2.structures import Boxes, Instances
 
-from retina_plugin.drawing import below, beside, draw_boxes
+from retina_plugin.drawing import below, beside, draw_boxes, to_picture, training_picture
 
 LIME = torch.tensor([0, 255, 0], dtype=torch.uint8)
 
@@ -54,3 +56,33 @@ def test_labels_are_written_in_the_boxes_colors():
     changed = (plain != labelled).any(dim=0)
     assert changed[6:30, 6:60].any() and not changed[32:].any()
     assert {tuple(c.tolist()) for c in labelled[:, changed].T} >= {(0, 255, 0)}
+
+
+@pytest.mark.parametrize(
+    ("input_format", "order"), [("RGB", [0, 1, 2]), ("BGR", [2, 1, 0]), ("L", [0, 0, 0])]
+)
+def test_pictures_of_detectron2s_formats_are_the_pixels(input_format, order):
+    image = torch.randint(256, (1 if input_format == "L" else 3, 9, 12), dtype=torch.uint8)
+    assert torch.equal(to_picture(image, input_format), image[order])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 12])
+@pytest.mark.parametrize("input_format", ["bands", "BGR", "L"])
+def test_pictures_of_any_number_of_channels(channels, input_format):
+    """Whatever the config says of the channels, no training ends at its picture."""
+    image = torch.rand(channels, 20, 30) * 60000
+    picture = to_picture(image, input_format)
+    assert picture.shape == (3, 20, 30) and picture.dtype == torch.uint8
+    given = {"image": image, "instances": Instances((20, 30), gt_boxes=Boxes(torch.zeros(0, 4)))}
+    found = Instances((20, 30), pred_boxes=Boxes(torch.tensor([[2.0, 2, 9, 9]])))
+    assert training_picture(given, found, input_format).shape == (3, 20, 66)
+
+
+def test_bands_are_stretched_each_for_itself():
+    ramp = torch.arange(1000.0).view(1, 25, 40)
+    image = torch.cat([ramp, ramp * 40 + 7, torch.full_like(ramp, 3.0), ramp])
+    picture = to_picture(image, "bands")
+    assert (picture[0].int() - picture[1].int()).abs().max() <= 1 and not picture[2].any()
+    assert picture[0, 0, 0] == 0 and picture[0, -1, -1] == 255
+    assert 126 <= picture[0, 12, 20] <= 128
+    assert torch.equal(to_picture(image[:2], "bands")[2], picture[0])  # of two the first, grey

@@ -19,7 +19,7 @@ LAYERS = (
     ("contracts", "drawing", "registry", "rep_conv", "version", "detectron2_check"),
     (
         *("heads", "losses", "assigners", "coders", "anchors", "backbones", "necks", "normalizers"),
-        *("network", "batch_inputs"),
+        *("network", "batch_inputs", "front_ends"),
     ),
     ("inference",),
     ("detector",),

@@ -41,8 +41,8 @@ class DistilledRetinaNet(FocalRetinaNet):
         super().__init__(**parts)
         self._frozen, self._settings = (teacher,), settings  # a tuple: not in the checkpoints
 
-    def predict(self, images):
-        predictions = super().predict(images)
+    def predict(self, images, instances=None):
+        predictions = super().predict(images, instances)
         if not self.training:
             return predictions
         with torch.no_grad():

@@ -14,11 +14,14 @@ from detectron2.data.detection_utils import build_augmentation
 from fvcore.common.registry import Registry
 from fvcore.transforms.transform import Transform
 
+from retina_plugin.data.band_files import BANDS
 from retina_plugin.registry import unknown_name
 
 AUGMENTATIONS = Registry("augmentation")
 # Bases, and what takes another augmentation as an object: nothing that numbers and names can build.
 NOT_FROM_YAML = (T.Augmentation, T.AugmentationList, T.RandomApply)
+FOR_COLOURS = (T.RandomSaturation, T.RandomLighting)  # of three channels
+FOR_BYTES = (T.RandomExtent,)  # by PIL, which has no floats of several bands
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +33,8 @@ def build_augmentations(cfg: CfgNode, is_train: bool = True) -> list[T.Augmentat
 
     Raises:
         UnknownNameError: an unknown name or argument; lists the valid ones.
-        ValueError: an entry is no mapping with ``NAME``, or the transform refuses its arguments.
+        ValueError: an entry is no mapping with ``NAME``, the transform refuses its arguments, or
+            it cannot be applied to ``INPUT.FORMAT: bands``.
     """
     key = "AUGMENTATIONS" if is_train else "AUGMENTATIONS_TEST"
     crop = is_train and cfg.INPUT.CROP.ENABLED
@@ -38,7 +42,10 @@ def build_augmentations(cfg: CfgNode, is_train: bool = True) -> list[T.Augmentat
     if entries:
         if crop:
             logger.warning(f"INPUT.CROP has no effect: INPUT.{key} lists all augmentations.")
-        return [_build(entry, f"INPUT.{key}") for entry in entries]
+        augmentations = [_build(entry, f"INPUT.{key}") for entry in entries]
+        if cfg.INPUT.FORMAT == BANDS:
+            _check_bands(augmentations, f"INPUT.{key}", len(cfg.MODEL.PIXEL_MEAN))
+        return augmentations
     augmentations = build_augmentation(cfg, is_train)
     if crop:
         augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
@@ -62,6 +69,18 @@ def _build(entry: Any, key: str) -> T.Augmentation:
         return factories[name](**arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise ValueError(f"{key}: {name} does not take {arguments}: {error}") from error
+
+
+def _check_bands(augmentations: list[T.Augmentation], key: str, channels: int) -> None:
+    """Refuse what would fail at the first image of bands, which is ``(H, W, C)`` float32."""
+    for augmentation in augmentations:
+        name, reason = type(augmentation).__name__, ""
+        if isinstance(augmentation, FOR_COLOURS) and channels != 3:
+            reason = f"takes colours, three channels, and MODEL.PIXEL_MEAN has {channels} numbers"
+        elif isinstance(augmentation, FOR_BYTES):
+            reason = f"takes images of bytes, not INPUT.FORMAT {BANDS}"
+        if reason:
+            raise ValueError(f"{key}: {name} {reason}: leave it out")
 
 
 def _factories() -> dict[str, type[T.Augmentation]]:

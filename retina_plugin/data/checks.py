@@ -12,7 +12,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from retina_plugin.data.band_files import BandReader
 from retina_plugin.data.coco_file import read_coco_file
+from retina_plugin.data.decoders import build_decoder
 from retina_plugin.data.findings import Finding, Findings
 from retina_plugin.data.image_files import check_image_files
 from retina_plugin.registry import unknown_name
@@ -82,6 +84,8 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
 
     Raises:
         DataError: lists all errors, the first few examples of each.
+        UnknownNameError, ValueError, ImportError: of the decoder, see ``build_decoder``; or a
+            package that the image files need is not installed.
     """
     findings = Findings()
     splits = ("TRAIN", "TEST") if train else ("TEST",)
@@ -93,6 +97,8 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
         key = f"DATASETS.{splits[0]}"
         advice = f"Set DATASETS.COCO.{splits[0]}.JSON and IMAGES, or the name of a data set."
         findings.add(ERROR, key, "names no data set", advice)
+    decoder = build_decoder(cfg)
+    bands = decoder if isinstance(decoder, BandReader) else None
     usable = 0
     unknown = False
     for name, of_splits in uses.items():
@@ -106,7 +112,7 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
             images = _check_records(records, where, split, cfg, findings)
             usable += images if split == "TRAIN" else 0
         if cfg.DATASETS.get("CHECK_FILES", True):
-            check_image_files(records, f"data set '{name}'", findings)
+            check_image_files(records, f"data set '{name}'", findings, bands)
     if train and not (usable or unknown or findings.has_errors()):
         advice = "Boxes count if they are no crowd, have a width and height, and touch the image."
         what = f"no image of {', '.join(cfg.DATASETS.TRAIN)} has a box to train on"

@@ -1,7 +1,10 @@
-"""What decodes image files: ``INPUT.DECODER``.
+"""What decodes image files: ``INPUT.DECODER``, in the format ``INPUT.FORMAT``.
 
 ``PIL`` is Detectron2's ``read_image``. ``simplejpeg`` hands ordinary JPEG files straight to
 libjpeg-turbo: the same pixels, sooner. Another is a function and ``DECODERS[name] = function``.
+
+The formats are ``read_image``'s, and ``bands``: any number of channels, the values of the file, for
+which ``PIL`` stands for :class:`~retina_plugin.data.band_files.BandReader`.
 """
 
 from __future__ import annotations
@@ -10,16 +13,34 @@ import importlib.util
 from collections.abc import Callable
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from retina_plugin.data.band_files import BANDS, BandReader
 from retina_plugin.data.image_files import EXIF_ORIENTATION
 from retina_plugin.registry import unknown_name
 
 KEY = "INPUT.DECODER"
 Decoder = Callable[[str, str], np.ndarray]  # path, INPUT.FORMAT -> (H, W, C), as read_image
 SIMPLEJPEG_COLORS = {"BGR": "BGR", "RGB": "RGB", "L": "GRAY"}
+
+
+def build_decoder(cfg: CfgNode) -> Decoder:
+    """The decoder of a config; ``cfg`` may or may not have seen ``add_retina_config``.
+
+    Raises:
+        UnknownNameError, ImportError: see :func:`find_decoder`.
+        ValueError: it does not read ``INPUT.FORMAT``.
+    """
+    name = cfg.INPUT.get("DECODER", "PIL")
+    decoder = find_decoder(name)
+    if cfg.INPUT.FORMAT != BANDS:
+        return decoder
+    if name == "simplejpeg":
+        raise ValueError(f"{KEY} is {name}, but INPUT.FORMAT {BANDS}, for which it must be PIL")
+    return BandReader(channels=len(cfg.MODEL.PIXEL_MEAN)) if name == "PIL" else decoder
 
 
 def find_decoder(name: str) -> Decoder:

@@ -22,7 +22,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from fvcore.transforms.transform import Transform
 
 from retina_plugin.data.augmentations import build_augmentations
-from retina_plugin.data.decoders import Decoder, find_decoder
+from retina_plugin.data.decoders import Decoder, build_decoder
 from retina_plugin.data.image_cache import LatestImages
 from retina_plugin.data.object_fields import object_fields
 from retina_plugin.data.tile_records import TILE
@@ -36,8 +36,9 @@ class RetinaDatasetMapper(DatasetMapper):
     With the defaults the results are bit-equal to Detectron2's. The boxes of an image are
     transformed together, and annotations are not copied first, since they are only read. Masks,
     keypoints and boxes that are no four plain numbers take Detectron2's way, as do whole records
-    with a segmentation map or proposals, whose images PIL decodes. Of a record of ``tile_records``
-    the tile is cut out of the image, and is what ``height`` and ``width`` become the size of.
+    with a segmentation map or proposals, whose images PIL decodes. Images of doubles become
+    float32. Of a record of ``tile_records`` the tile is cut out of the image, and is what ``height``
+    and ``width`` become the size of.
 
     Args:
         is_train: see ``DatasetMapper``.
@@ -70,13 +71,13 @@ class RetinaDatasetMapper(DatasetMapper):
         """As ``DatasetMapper``'s, with the augmentations replaced, and the decoder.
 
         Raises:
-            UnknownNameError, ValueError: see ``build_augmentations``, ``find_decoder`` and
+            UnknownNameError, ValueError: see ``build_augmentations``, ``build_decoder`` and
                 ``LatestImages``.
             ImportError: the decoder's package is not installed.
         """
         arguments = super().from_config(cfg, is_train)
         arguments["augmentations"] = build_augmentations(cfg, is_train)
-        arguments["decoder"] = find_decoder(cfg.INPUT.get("DECODER", "PIL"))
+        arguments["decoder"] = build_decoder(cfg)
         tiles = cfg.INPUT.get("TILES") or {}
         if "CACHE" in tiles:
             arguments["cached_images"] = tiles["CACHE"]
@@ -104,6 +105,8 @@ class RetinaDatasetMapper(DatasetMapper):
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         image = augmented.image
+        if image.dtype == np.float64:  # some augmentations of float32, such as RandomSaturation
+            image = image.astype(np.float32)
         record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
             record.pop("annotations", None)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retina_plugin.data.placement import Placement, Size, concatenate, place_boxes, place_instances
 
-GREY = 128  # where no image is: FixedSizeCrop's and, nearly, the mean pixel's
+GREY = 128  # where no image of bytes is: FixedSizeCrop's and, nearly, the mean pixel's
 NOT_MOVED = ("sem_seg", "proposals")
 
 Record = dict[str, Any]
@@ -34,7 +34,12 @@ def size_of(record: Record) -> Size:
 
 
 def blank(image: Tensor, size: Size) -> Tensor:
-    """A grey image like a ``(C, H, W)`` one, of another size."""
+    """A grey image like a ``(C, H, W)`` one, of another size.
+
+    Nobody knows what is grey in an image of floats, of bands: the mean of each of its channels.
+    """
+    if image.is_floating_point():
+        return image.mean(dim=(1, 2), keepdim=True).expand(-1, *size).clone()
     return torch.full((len(image), *size), GREY, dtype=image.dtype)
 
 

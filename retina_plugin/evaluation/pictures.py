@@ -15,7 +15,16 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from retina_plugin.drawing import GROUND_TRUTH, IGNORED, PREDICTION, below, beside, draw_boxes
+from retina_plugin.data.decoders import Decoder
+from retina_plugin.drawing import (
+    GROUND_TRUTH,
+    IGNORED,
+    PREDICTION,
+    below,
+    beside,
+    draw_boxes,
+    to_picture,
+)
 
 _TITLE_HEIGHT = 32
 
@@ -28,6 +37,8 @@ def draw_pairs(
     max_images: int = 3,
     score_thresh: float = 0.4,
     scale: float = 2.0,
+    decoder: Decoder = read_image,
+    input_format: str = "RGB",
 ) -> Path:
     """Write one PNG: a row an image, ground truth on the left, predictions on the right.
 
@@ -40,6 +51,8 @@ def draw_pairs(
         max_images: rows.
         score_thresh: predictions below it are not drawn.
         scale: of the images in the picture.
+        decoder: what reads the image files, see ``build_decoder``.
+        input_format: what it is asked for, ``INPUT.FORMAT``.
 
     Returns:
         ``output``, as a path.
@@ -50,7 +63,8 @@ def draw_pairs(
     found = _by_image(json.loads(Path(predictions_json).read_text()))
     rows = []
     for record in records[:max_images]:
-        image = torch.from_numpy(read_image(record["file_name"], "RGB").copy()).permute(2, 0, 1)
+        pixels = decoder(record["file_name"], input_format)
+        image = to_picture(torch.from_numpy(pixels.copy()).permute(2, 0, 1), input_format)
         shown = [a for a in found[record["image_id"]] if a["score"] >= score_thresh]
         shown.sort(key=lambda a: a["score"])  # the surest are drawn last, above the others
         left = _draw(image, truth[record["image_id"]], metadata, GROUND_TRUTH, scale)

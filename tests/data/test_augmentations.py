@@ -273,3 +273,65 @@ def test_multi_scale_takes_each_size():
     (resize,) = build_augmentations(config({**entry, "sample_style": "choice"}))
     sizes = {resize.get_transform(paint(BOXES[0])).new_h for _ in range(50)}
     assert sizes == {20, 30, round(90 * HEIGHT / WIDTH)}  # 60 would make it wider than 90
+
+
+def bands(channels, *augmentations):
+    cfg = config(*augmentations)
+    cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN = "bands", [0.0] * channels
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "reason"),
+    [
+        ("RandomSaturation", {"intensity_min": 0.5, "intensity_max": 1.5}, "takes colours.*has 5"),
+        ("RandomLighting", {"scale": 0.1}, "takes colours, three channels"),
+        ("RandomExtent", {"scale_range": [1, 1], "shift_range": [0, 0]}, "takes images of bytes"),
+    ],
+)
+def test_what_cannot_be_done_to_bands_is_refused(name, arguments, reason):
+    entry = {"NAME": name, **arguments}
+    with pytest.raises(ValueError, match=f"INPUT.AUGMENTATIONS: {name} {reason}.*leave it out"):
+        build_augmentations(bands(5, entry))
+    image = T.AugInput(np.ones((20, 30, 5), np.float32))
+    with pytest.raises((AssertionError, TypeError)):  # and rightly so
+        T.AugmentationList(build_augmentations(config(entry)))(image)
+
+
+JITTER = {"intensity_min": 0.5, "intensity_max": 1.5}
+OF_BANDS = {
+    "RandomFlip": {},
+    "RandomCrop": {"crop_type": "relative", "crop_size": [0.5, 0.5]},
+    "FixedSizeCrop": {"crop_size": [50, 50]},
+    "ResizeShortestEdge": {"short_edge_length": 20, "max_size": 100},
+    "RandomContrast": JITTER,
+    "RandomBrightness": JITTER,
+    "RandomZoomCrop": {"size": 16, "zoom": [0.5, 1.0]},
+    "RandomQuarterTurn": {},
+    "Zoom": {"factor": 1.5},
+}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("name", OF_BANDS)
+def test_bands_stay_floats_and_are_neither_cut_nor_scaled_to_bytes(channels, name):
+    pixels = np.random.rand(40, 60, channels).astype(np.float32) * 1000 + 30000
+    given = T.AugInput(pixels)
+    T.AugmentationList(build_augmentations(bands(channels, {"NAME": name, **OF_BANDS[name]})))(
+        given
+    )
+    assert given.image.dtype == np.float32 and given.image.shape[2] == channels
+    lowest, highest = (0.5, 1.5) if OF_BANDS[name] is JITTER else (1.0, 1.0)
+    seen = given.image[:40, :50] if name == "FixedSizeCrop" else given.image  # 128 beyond
+    assert seen.min() >= 30000 * lowest * 0.97 and seen.max() <= 31000 * highest * 1.03
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_bands_are_resized_as_each_by_itself(channels):
+    pixels = np.random.rand(40, 60, channels).astype(np.float32) * 60000
+    resize = T.ResizeTransform(40, 60, 30, 45)
+    together = resize.apply_image(pixels)
+    alone = [
+        resize.apply_image(np.ascontiguousarray(x[..., None])) for x in pixels.transpose(2, 0, 1)
+    ]
+    np.testing.assert_allclose(together, np.concatenate(alone, axis=2), rtol=1e-6)

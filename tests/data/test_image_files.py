@@ -1,7 +1,9 @@
 """Image files that Detectron2 would stumble over are found before training, and no others."""
 
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as stock
@@ -82,3 +84,67 @@ def test_files_may_be_left_alone(make, caplog):
     cfg = config()
     del cfg.DATASETS["CHECK_FILES"]
     assert "gone.png" in error_of(cfg)
+
+
+# ---- files of bands
+
+
+def bands_config(channels=5):
+    cfg = config()
+    cfg.INPUT.FORMAT = "bands"
+    cfg.MODEL.PIXEL_MEAN = cfg.MODEL.PIXEL_STD = [1.0] * channels
+    return cfg
+
+
+@pytest.fixture
+def arrays(make, tmp_path):
+    """Records of three npy files of 5 bands."""
+    records = make([box()], [box()], [box()])
+    for index, record in enumerate(records):
+        record["file_name"] = str(tmp_path / f"{index}.npy")
+        np.save(record["file_name"], np.zeros((30, 40, 5), np.uint16))
+    return records
+
+
+def test_files_of_bands_that_are_right(arrays, caplog):
+    assert told(bands_config(), caplog)[40] == []
+    assert "image files that cannot be read (3)" in error_of(config())  # as colours they are not
+
+
+def test_files_of_bands_that_are_wrong(arrays):
+    missing, cut, _ = (record["file_name"] for record in arrays)
+    with Path(cut).open("r+b") as file:
+        file.truncate(500)
+    arrays[0]["file_name"] = missing + ".gone"
+    arrays[2]["height"] = 31
+    message = error_of(bands_config())
+    assert "image files that do not exist (1)" in message and "0.npy.gone" in message
+    assert "image files that cannot be read (1)" in message and message.count("1.npy") == 1
+    assert "cut off" in message
+    assert "2.npy: 40x31 in the data, 40x30 in the file" in message
+
+
+def test_another_number_of_bands(arrays):
+    message = error_of(bands_config(3))
+    assert "image files of another number of bands than the model (3)" in message
+    assert "0.npy: 5 in the file, 3 of the model" in message
+    assert "Give MODEL.PIXEL_MEAN and MODEL.PIXEL_STD one number a band" in message
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_pictures_as_bands(suffix, make, tmp_path, caplog):
+    make([box()], suffix=suffix)
+    assert told(bands_config(3), caplog)[40] == []
+    assert "3 in the file, 1 of the model" in error_of(bands_config(1))
+    path = tmp_path / f"0.{suffix}"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "image files that cannot be read (1)" in error_of(bands_config(3))
+
+
+def test_the_decoder_is_checked_too(make):
+    make([box()])
+    cfg = bands_config()
+    cfg.INPUT.DECODER = "simplejpeg"
+    pytest.importorskip("simplejpeg")
+    with pytest.raises(ValueError, match=r"DECODER is simplejpeg, but INPUT\.FORMAT bands"):
+        error_of(cfg)

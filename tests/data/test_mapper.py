@@ -434,3 +434,76 @@ def test_a_tile_of_another_size_than_the_file_is_refused(record):
     (tile, *_) = tile_records([{**record, "width": 200}], size=50)
     with pytest.raises(SizeMismatchError):
         RetinaDatasetMapper(config(), True)(tile)
+
+
+# ---- INPUT.FORMAT bands
+
+
+def bands_config(channels, *augmentations):
+    cfg = config(*augmentations)
+    cfg.INPUT.FORMAT = "bands"
+    cfg.MODEL.PIXEL_MEAN = cfg.MODEL.PIXEL_STD = [1.0] * channels
+    return cfg
+
+
+@pytest.fixture
+def bands(record, tmp_path):
+    """The record with its values times 100 in five bands, each the last one's double."""
+    grey = np.asarray(Image.open(record["file_name"]))[..., 0].astype(np.uint16)
+    np.save(tmp_path / "image.npy", np.stack([grey * 2**i for i in range(5)], axis=2))
+    return {**record, "file_name": str(tmp_path / "image.npy")}
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_bands_as_the_file_has_them(bands, is_train):
+    keep = {"NAME": "RandomFlip", "prob": 0.0}
+    cfg = bands_config(5, keep)
+    cfg.INPUT.AUGMENTATIONS_TEST = [keep]
+    given = RetinaDatasetMapper(cfg, is_train)(bands)
+    assert given["image"].dtype == torch.float32 and given["image"].shape == (5, 64, 96)
+    assert torch.equal(given["image"][:, 30, 15], 250.0 * 2.0 ** torch.arange(5))
+
+
+def test_boxes_follow_bands_that_are_resized_and_flipped(bands):
+    cfg = bands_config(5)
+    cfg.INPUT.MIN_SIZE_TRAIN = (128,)
+    for _ in range(8):
+        given = RetinaDatasetMapper(cfg, True)(bands)
+        for box in given["instances"].gt_boxes.tensor.int().tolist():
+            x0, y0, x1, y1 = box
+            inside = given["image"][:, y0 + 2 : y1 - 2, x0 + 2 : x1 - 2]
+            assert (inside == 250.0 * 2.0 ** torch.arange(5).view(5, 1, 1)).all()
+
+
+def test_colours_as_bands_may_be_saturated(record):
+    """Which makes doubles of floats, that no network takes."""
+    jitter = {"NAME": "RandomSaturation", "intensity_min": 0.5, "intensity_max": 1.5}
+    given = RetinaDatasetMapper(bands_config(3, jitter), True)(record)
+    assert given["image"].dtype == torch.float32
+
+
+def test_another_number_of_bands_names_the_file(bands):
+    with pytest.raises(ValueError, match=r"image\.npy: 5 bands, but MODEL.PIXEL_MEAN has 3"):
+        RetinaDatasetMapper(bands_config(3), True)(bands)
+
+
+def test_another_size_of_bands_is_detectron2s_error(bands):
+    bands["height"] = 63
+    with pytest.raises(SizeMismatchError):
+        RetinaDatasetMapper(bands_config(5), True)(bands)
+
+
+def test_readers_of_bands_reach_spawned_workers(bands):
+    mapper = pickle.loads(pickle.dumps(RetinaDatasetMapper(bands_config(5), True)))
+    assert mapper(bands)["image"].shape[0] == 5
+
+
+def test_decoders_of_ones_own_read_bands_too(monkeypatch, bands):
+    def decode(path, image_format):
+        assert image_format == "bands"
+        return np.full((64, 96, 2), 7.0, np.float32)
+
+    monkeypatch.setitem(decoders.DECODERS, "mine", decode)
+    cfg = bands_config(2)
+    cfg.INPUT.DECODER = "mine"
+    assert (RetinaDatasetMapper(cfg, True)(bands)["image"] == 7).all()

@@ -176,6 +176,22 @@ def test_float_images():
         assert result["image"].dtype == torch.float32
 
 
+def test_bands_are_mixed_around_their_own_mean():
+    """128 is black in an image of 16 bits."""
+    records = four()
+    for record in records:
+        height, width = record["image"].shape[1:]
+        record["image"] = torch.rand(5, height, width) * 100 + torch.arange(5).view(5, 1, 1) * 1000
+    background = records[0]["image"].mean(dim=(1, 2))
+    result = mosaic(records, scale=(0.1, 0.1))
+    values, counts = result["image"][3].unique(return_counts=True)
+    assert values[counts.argmax()] == background[3]
+    for result in (mosaic(records), mixup(records[:2]), copy_paste(records[:2])):
+        assert len(result["image"]) == 5 and consistent(result) is None
+        spans = result["image"].amax(dim=(1, 2)) - result["image"].amin(dim=(1, 2))
+        assert (spans <= 100).all()
+
+
 @pytest.mark.parametrize("function", [mosaic, mixup])
 def test_bit_masks_and_keypoints_move_with_boxes(function):
     records = [mapped(BOXES, image_id=index, masks="bitmask") for index in range(4)]

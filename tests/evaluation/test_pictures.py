@@ -6,6 +6,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
+from retina_plugin.data.band_files import BandReader
 from retina_plugin.data.coco_json import CocoDataset
 from retina_plugin.evaluation.pictures import draw_pairs
 
@@ -55,3 +56,21 @@ def test_an_empty_result_file_draws_no_predictions(dataset, tmp_path):
     output = draw_pairs(dataset, tmp_path / "results.json", tmp_path / "pair.png")
     with Image.open(output) as picture:
         assert ORANGE not in colors(picture, (166, 32, picture.width, picture.height))
+
+
+def test_images_of_bands(tmp_path):
+    made = CocoDataset(["a"])
+    np.save(tmp_path / "0.npy", np.arange(60 * 80 * 5, dtype=np.uint16).reshape(60, 80, 5))
+    made.add_box(made.add_image("0.npy", 80, 60), [5, 5, 20, 20], 0)
+    made.save(tmp_path / "set.json")
+    name = f"bands_{tmp_path.name}"
+    register_coco_instances(name, {}, str(tmp_path / "set.json"), str(tmp_path))
+    (tmp_path / "results.json").write_text("[]")
+    reader = BandReader(channels=5)
+    options = {"decoder": reader, "input_format": "bands"}
+    output = draw_pairs(name, tmp_path / "results.json", tmp_path / "pair.png", **options)
+    with Image.open(output) as picture:
+        assert picture.size == (2 * 160 + 6, 120 + 32)
+        assert LIME in colors(picture, (0, 32, 160, 152))
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)

@@ -134,7 +134,7 @@ def test_detections_have_fused_scores(powers):
     with torch.no_grad():
         images = model.preprocess_image(make_batch((1, 1), ((64, 64),)))
         predictions = model.predict(images)
-        found = model.detect(predictions, images)
+        found = model.detect(predictions)
     for image, detections in enumerate(found):
         scores = [
             p[image].sigmoid().unflatten(0, (-1, 7)) ** powers[0] * q[image].sigmoid() ** powers[1]

@@ -15,9 +15,9 @@ CHANNELS = 64  # two for each of GroupNorm's 32 groups
 class TinyBottomUp(Backbone):
     """Three convolutions of strides 8, 2 and 2."""
 
-    def __init__(self):
+    def __init__(self, channels=3):
         super().__init__()
-        self.res3 = nn.Conv2d(3, 16, 8, stride=8)
+        self.res3 = nn.Conv2d(channels, 16, 8, stride=8)
         self.res4 = nn.Conv2d(16, 16, 3, stride=2, padding=1)
         self.res5 = nn.Conv2d(16, 16, 3, stride=2, padding=1)
 
@@ -34,7 +34,7 @@ class TinyBottomUp(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_tiny_fpn_backbone(cfg, input_shape):
     return FPN(
-        bottom_up=TinyBottomUp(),
+        bottom_up=TinyBottomUp(input_shape.channels),
         in_features=["res3", "res4", "res5"],
         out_channels=CHANNELS,
         top_block=LastLevelP6P7(16, CHANNELS, in_feature="res5"),
