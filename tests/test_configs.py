@@ -53,7 +53,7 @@ def test_leaf_is_short_and_says_how_to_run_it(path):
     assert f"train_net.py --config-file configs/{name(path)}" in command
     assert time.removeprefix("time:").strip() and expected.removeprefix("expected:").strip()
     architecture = "RetinaNet" if path.stem.startswith("stock_") else "FocalRetinaNet"
-    assert load_config(path).MODEL.META_ARCHITECTURE == architecture
+    assert architecture == load_config(path).MODEL.META_ARCHITECTURE
 
 
 def test_every_base_is_used():

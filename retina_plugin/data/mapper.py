@@ -37,8 +37,8 @@ class RetinaDatasetMapper(DatasetMapper):
     transformed together, and annotations are not copied first, since they are only read. Masks,
     keypoints and boxes that are no four plain numbers take Detectron2's way, as do whole records
     with a segmentation map or proposals, whose images PIL decodes. Images of doubles become
-    float32. Of a record of ``tile_records`` the tile is cut out of the image, and is what ``height``
-    and ``width`` become the size of.
+    float32. Of a record of ``tile_records`` the tile is cut out of the image, and ``height`` and
+    ``width`` become its size.
 
     Args:
         is_train: see ``DatasetMapper``.
