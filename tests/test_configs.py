@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_anchor_generator, build_model
+from detectron2.utils.events import EventStorage
+from support.batches import make_batch
+from support.tiny_models import tiny_focal_cfg
 
 import retina_plugin
 from retina_plugin.data.augmentations import build_augmentations
@@ -127,6 +131,29 @@ def test_own_data_leaves_build(leaf):
     assert build_augmentations(cfg)
     for split in (cfg.DATASETS.COCO.TRAIN, cfg.DATASETS.COCO.TEST):
         assert split.JSON and split.IMAGES
+
+
+@pytest.mark.parametrize("recipe", ["atss", "gfl", "tood", "tv2", "vfl", "one_anchor"])
+def test_modern_recipes_are_for_coco_and_the_demos(recipe):
+    for data in ("R_50_FPN_1x", "crowns", "digits"):
+        assert (CONFIGS / "modern" / f"{recipe}_{data}.yaml").is_file()
+
+
+@pytest.mark.parametrize("anchors", ["octave_9_small", "octave_1_small"])
+@pytest.mark.parametrize("recipe", sorted({p.stem for p in BASES if p.parent.name == "recipes"}))
+def test_every_recipe_steps_and_detects(recipe, anchors):
+    cfg = tiny_focal_cfg()
+    for base in (f"recipes/{recipe}", f"anchors/{anchors}"):
+        cfg.merge_from_file(str(CONFIGS / "_base_" / f"{base}.yaml"))
+    model, batch = build_model(cfg), make_batch()
+    with EventStorage():
+        losses = model(batch)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+    gradients = {n: p.grad for n, p in model.named_parameters()}
+    assert all(x is not None and x.isfinite().all() for x in gradients.values())
+    with torch.no_grad():
+        assert len(model.eval()(batch)) == len(batch)
 
 
 def _flat(cfg: CfgNode, above: str = "") -> dict:

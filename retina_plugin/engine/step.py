@@ -34,6 +34,8 @@ class TrainingStep(SimpleTrainer):
     * batch norms that learn see a micro-batch at a time, and update their statistics n times;
     * ``LOSS.BOXES_BY`` scales its weights to a mean of 1 within each micro-batch, instead of
       within the step (``quality`` with ``LOSS.COUNT: quality`` needs no scaling and is exact);
+    * a loss that a detector adds without dividing it by the normalizer is weighed like the others:
+      a mean over the images then counts ``(n + 1) / 2`` times, or thereabouts;
     * ``EqualizedFocalLoss`` counts its gradients after each micro-batch, so that the next one has
       other exponents already;
     * ``num_pos_anchors`` in the log is a micro-batch's, and ``VIS_PERIOD`` draws one picture each.

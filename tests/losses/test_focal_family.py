@@ -213,6 +213,18 @@ def test_a_shift_focuses_less(name):
         assert plain < shifted < far
 
 
+@pytest.mark.parametrize(("gamma", "least"), [(4.0, 1.0), (0.5, 0.5)])
+def test_an_object_of_focal_star_is_focused_no_less_than_by_cross_entropy(gamma, least):
+    """Which is slope 1: nearer to 0 an object would cost hundreds, whatever its score."""
+    case = make_case(num_classes=K, dtype=torch.float64)
+    case.targets = with_fields(case, gt_gamma_shift=9.0)
+    found = FocalStarLoss(gamma=gamma)(case.logits, case.targets)
+    background = focal_star(case.flat(), case.one_hot(), 0.25, gamma, 0.0)
+    objects = focal_star(case.flat(), case.one_hot(), 0.25, least, 0.0)
+    expected = torch.where(case.one_hot() > 0, objects, background)[case.valid()].sum()
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize(
     ("loss", "same_as"),
     [
