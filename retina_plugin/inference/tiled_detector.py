@@ -27,9 +27,9 @@ Tile = tuple[OwnedSpan, OwnedSpan]  # row and column
 class TiledDetector(nn.Module):
     """A detector that looks at a large image tile by tile and answers as if it had seen it whole.
 
-    * Tiles are views of the image as it comes from the loader, that is after its resize (``INPUT.
-      MIN_SIZE_TEST`` 0 for none): ``size`` is in pixels that the network sees. What grows with the
-      image is the image itself, as it came, and its detections; nothing of the network's does.
+    * Tiles are views of the image as it comes from the loader, that is after its resize, for which
+      ``INPUT.MIN_SIZE_TEST`` 0 is none: ``size`` is in pixels that the network sees. What grows
+      with the image is the image itself, as it came, and its detections; nothing of the network's.
     * They overlap by ``overlap`` or more and begin at multiples of the backbone's stride, so that
       anchors lie where they would in the whole image.
     * A box is reported by the tile that owns its middle, see :func:`is_owned`: an object up to
@@ -89,6 +89,7 @@ class TiledDetector(nn.Module):
         self.stride = max(1, getattr(getattr(detector, "backbone", None), "size_divisibility", 1))
         self.train(detector.training)
 
+    @torch.no_grad()  # else every tile's activations would stay
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Detectron2's batch -> ``{"instances": Instances}`` an image, as the detector gives them.
 

@@ -220,6 +220,12 @@ def test_a_process_takes_in_the_image_and_little_more():
     assert peak < 0.09 * 4e9 + 0.8e9  # which torch and Detectron2 take without any image
 
 
+def test_keeps_no_activations_for_a_backward_pass():
+    model = build_model(tiny_focal_cfg(SCORE_THRESH_TEST=0.0)).eval()
+    (found,) = TiledDetector(model, size=96, overlap=32)([{"image": make_image(100, 90)}])
+    assert len(found["instances"]) == 100 and not found["instances"].scores.requires_grad
+
+
 # ---- mistakes and forms
 
 
