@@ -1,4 +1,4 @@
-"""Any backbone that somebody registered with Detectron2, under a neck or with its missing levels."""
+"""Any backbone registered with Detectron2, under a neck or with the levels that it lacks."""
 
 from __future__ import annotations
 

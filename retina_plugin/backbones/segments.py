@@ -90,26 +90,26 @@ def read_segments(network: nn.Module, channels: int) -> list[Segment]:
 def _segments_in(
     path: str, module: nn.Module, found: dict[str, tuple[int, int, bool]]
 ) -> list[Segment]:
-    within = {
-        p: made for p, made in found.items() if p == path or p.startswith(f"{path}.") or not path
-    }
+    within = {p: made for p, made in found.items() if _is_in(p, path)}
     if not within:
         return []
     is_leaf = set(within) == {path}
     if path and (is_leaf or len({stride for stride, *_ in within.values()}) <= 2):
         return [Segment(path, *found.get(path, list(within.values())[-1]))]
-    parts = [
-        _segments_in(f"{path}.{name}" if path else name, child, found)
-        for name, child in module.named_children()
-    ]
+    children = module.named_children()
+    parts = [_segments_in(f"{path}.{n}" if path else n, child, found) for n, child in children]
     order = list(within)
     parts = sorted(filter(None, parts), key=lambda part: _first_run(part[0].path, order))
     return [segment for part in parts for segment in part]
 
 
+def _is_in(path: str, parent: str) -> bool:
+    return not parent or path == parent or path.startswith(f"{parent}.")
+
+
 def _first_run(path: str, order: Sequence[str]) -> int:
     """When the first of a module's parts had run."""
-    return next(i for i, p in enumerate(order) if p == path or p.startswith(f"{path}."))
+    return next(i for i, p in enumerate(order) if _is_in(p, path))
 
 
 def group_by_stage(network: nn.Module, segments: Sequence[Segment]) -> dict[str, list[Segment]]:
