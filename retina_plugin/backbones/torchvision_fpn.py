@@ -128,10 +128,9 @@ class Torchvision(Backbone):
                 outputs[name] = _channels_first(x, segment)
         return outputs
 
-    def layer_names(self) -> list[list[str]]:
-        """For ``SOLVER.LAYER_DECAY``: modules with parameters, from the image on."""
-        paths = [segment.path for segment, _ in self._steps]
-        return [[p] for p in paths if any(True for _ in self.get_submodule(p).parameters())]
+    def layer_names(self) -> list[str]:
+        """The modules in turn, for ``SOLVER.LAYER_DECAY``."""
+        return [segment.path for segment, _ in self._steps]
 
 
 def _channels_first(x: Tensor, segment: Segment) -> Tensor:

@@ -26,8 +26,6 @@ NODES = {
     "efficientnet_b0": [f"features.{i}" for i in (2, 3, 5, 8)],
     "convnext_tiny": [f"features.{i}" for i in (1, 3, 5, 7)],
     "swin_t": ("features.1", "features.3", "features.5", "permute"),
-        f"features.{n}" for n in ("denseblock1", "denseblock2", "denseblock3", "norm5")
-    ],
 }
 
 
