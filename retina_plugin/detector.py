@@ -21,6 +21,8 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
+from retina_plugin.backbones.input_channels import check_input_channels
+from retina_plugin.backbones.pixel_format import check_pixel_statistics, pixel_warning
 from retina_plugin.batch_inputs import ground_truth_of, to_device
 from retina_plugin.contracts import (
     Assigner,
@@ -41,6 +43,7 @@ from retina_plugin.drawing import TRAINING_PICTURE, training_picture
 from retina_plugin.losses.weighting import LossWeighting
 from retina_plugin.network.checkpointing import checkpoint_backbone
 from retina_plugin.network.folded_conv import fold_frozen_norms
+from retina_plugin.network.pretrained_part import pretrained_part
 from retina_plugin.network.winograd import use_winograd_behind
 from retina_plugin.registry import (
     ANCHOR_GENERATORS,
@@ -83,6 +86,10 @@ class FocalRetinaNet(DenseDetector):
         fold_norms: compute each convolution and the frozen norm after it as one convolution.
         loss_weighting: how much the losses count; by default 1 each.
         winograd: let the 3x3 convolutions of neck and head multiply less on the CPU.
+
+    Raises:
+        ValueError: not as many deviations as means, or the backbone takes another number of
+            channels.
     """
 
     @configurable
@@ -108,6 +115,8 @@ class FocalRetinaNet(DenseDetector):
         fold_norms: bool = False,
         winograd: bool = True,
     ) -> None:
+        check_pixel_statistics(pixel_mean, pixel_std)
+        check_input_channels(pretrained_part(backbone)[1], len(pixel_mean))
         super().__init__(
             backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std
         )
@@ -151,6 +160,15 @@ class FocalRetinaNet(DenseDetector):
         backbone = build_backbone(cfg)
         if cfg.MODEL.BACKBONE.get("GRADIENT_CHECKPOINTING", False):
             checkpoint_backbone(backbone)
+        warning = pixel_warning(
+            pretrained_part(backbone)[1],
+            weights=cfg.MODEL.WEIGHTS,
+            order=cfg.INPUT.FORMAT,
+            mean=cfg.MODEL.PIXEL_MEAN,
+            std=cfg.MODEL.PIXEL_STD,
+        )
+        if warning:
+            logger.warning(warning)
         shapes = backbone.output_shape()
         for name in retinanet.IN_FEATURES:
             if name not in shapes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
+
+SIZE = (128, 128)  # of the trial image
 
 
 def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
@@ -31,20 +34,28 @@ def set_input_channels(network: nn.Module, channels: int) -> None:
     setattr(network.get_submodule(parent), name, new)
 
 
+@torch.no_grad()
 def check_input_channels(network: nn.Module, channels: int) -> None:
     """Refuse a network that was built for another number of channels than the images have.
+
+    It is run on a small image, but only where its first convolution takes another number.
 
     Raises:
         ValueError: names both numbers.
     """
     found = first_convolution(network)
-    if found is None:
+    if found is None or found[1].in_channels == channels:
         return
     path, convolution = found
-    seen = convolution.in_channels
-    if convolution.groups == 1 and seen != channels:
+    was_training = network.training
+    try:
+        network.eval()(torch.zeros(1, channels, *SIZE, device=convolution.weight.device))
+    except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"the backbone's first convolution ({path}) takes {seen} channels, but the images have "
-            f"{channels} (one for each number in MODEL.PIXEL_MEAN): correct MODEL.PIXEL_MEAN and "
-            "PIXEL_STD, or have the backbone's builder use input_shape.channels"
-        )
+            f"the backbone's first convolution ({path}) takes {convolution.in_channels} channels, "
+            f"but the images have {channels}, one for each number in MODEL.PIXEL_MEAN: correct "
+            "MODEL.PIXEL_MEAN and PIXEL_STD, or have the backbone's builder use "
+            "input_shape.channels"
+        ) from error
+    finally:
+        network.train(was_training)

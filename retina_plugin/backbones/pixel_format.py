@@ -33,14 +33,28 @@ _OF_FILES = {
 _TOLERANCE = 0.02  # of the mean or deviation: some round, some give 0.485 x 255
 
 
-def expected_pixels(backbone: nn.Module, weights: str) -> PixelFormat | None:
-    """What a file's name tells, else what the backbone's ``pixel_format`` says, else None."""
-    for part, pixels in _OF_FILES.items():
-        if part in weights:
-            return pixels
-    while hasattr(backbone, "bottom_up") or hasattr(backbone, "net"):
-        backbone = backbone.bottom_up if hasattr(backbone, "bottom_up") else backbone.net
-    return getattr(backbone, "pixel_format", None)
+def pixel_warning(
+    network: nn.Module, *, weights: str, order: str, mean: Sequence[float], std: Sequence[float]
+) -> str | None:
+    """What to tell the user whose pixels are not those that the usual weights were trained on.
+
+    Args:
+        network: says so by its ``pixel_format``, unless the name of the file does.
+        weights: path or URL; nothing is wrong without weights.
+        order: of the channels, ``INPUT.FORMAT``.
+        mean, std: one number a channel, of pixels from 0 to 255.
+    """
+    expected = next((x for part, x in _OF_FILES.items() if part in weights), None)
+    expected = expected or getattr(network, "pixel_format", None)
+    if not weights or expected is None:
+        return None
+    found = pixel_mismatches(expected, order=order, mean=mean, std=std)
+    if not found:
+        return None
+    return (
+        f"MODEL.WEIGHTS is {weights}: the usual weights of {type(network).__name__} were trained "
+        f"on other pixels: {'; '.join(found)}. Unless yours were not, they will do badly"
+    )
 
 
 def pixel_mismatches(
