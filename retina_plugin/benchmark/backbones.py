@@ -9,6 +9,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def _row(subject: Subject, base: Subject, folder: Path, repeats: int) -> dict[st
     subject.model.train()
     for name, method in (("step", "step"), ("inference", "detect")):
         runs = {
-            who: lambda run=getattr(x, method), x=x: seconds(run, x.device)
+            who: partial(seconds, getattr(x, method), x.device)
             for who, x in ((STOCK, base), (PLUGIN, subject))
         }
         for run in runs.values():

@@ -1,6 +1,7 @@
 """Pixels that the usual weights do not know are warned of; statistics that do not fit refused."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
@@ -9,6 +10,7 @@ from torch import nn
 
 from retina_plugin.backbones.input_channels import check_input_channels
 from retina_plugin.backbones.mobilenet_v2_fpn import MobileNetV2
+from retina_plugin.backbones.mvit_fpn import MViTStages
 from retina_plugin.backbones.pixel_format import (
     FAIR_BGR,
     IMAGENET_RGB,
@@ -16,6 +18,11 @@ from retina_plugin.backbones.pixel_format import (
     pixel_mismatches,
     pixel_warning,
 )
+from retina_plugin.backbones.regnet_fpn import RegNetStages
+from retina_plugin.backbones.swin_fpn import SwinStages
+from retina_plugin.backbones.torchvision_fpn import Torchvision
+from retina_plugin.backbones.vit_fpn import PlainViT
+from retina_plugin.engine.config_file import load_config
 
 BGR = {"order": "BGR", "mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0]}
 STRIDES = {"a": 8, "b": 16, "c": 32}
@@ -100,3 +107,30 @@ def test_a_first_convolution_that_sees_something_else():
     """Which is no reason to refuse the network: it runs."""
     check_input_channels(nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3)), 3)
     check_input_channels(nn.ReLU(), 3)
+
+
+CONFIGS = Path(__file__).parents[2] / "configs/backbones"
+NETWORKS = {
+    "registered": None,  # Detectron2's, by the name of the file of weights
+    "regnet": RegNetStages,
+    "swin": SwinStages,
+    "mvit": MViTStages,
+    "vit": PlainViT,
+    "torchvision": Torchvision,
+    "timm": None,  # timm says
+}
+
+
+def test_the_configs_have_their_backbones_pixels():
+    seen = set()
+    for path in CONFIGS.glob("*.yaml"):
+        cfg = load_config(path)
+        family = cfg.MODEL.BACKBONE.NAME.split("_")[2]
+        seen.add(family)
+        pixels = {"mean": cfg.MODEL.PIXEL_MEAN, "std": cfg.MODEL.PIXEL_STD}
+        expected = getattr(NETWORKS[family], "pixel_format", None)
+        if family == "timm":
+            expected = IMAGENET_RGB
+        if expected is not None:
+            assert pixel_mismatches(expected, order=cfg.INPUT.FORMAT, **pixels) == [], path.name
+    assert seen == NETWORKS.keys()
