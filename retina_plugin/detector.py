@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
+from retina_plugin.backbones.input_channels import check_input_channels
+from retina_plugin.backbones.pixel_format import pixel_warning
 from retina_plugin.batch_inputs import (
     check_channels,
     check_pixel_statistics,
@@ -48,6 +51,7 @@ from retina_plugin.losses.own_losses import add_own_losses
 from retina_plugin.losses.weighting import LossWeighting
 from retina_plugin.network.checkpointing import checkpoint_backbone
 from retina_plugin.network.folded_conv import fold_frozen_norms
+from retina_plugin.network.pretrained_part import pretrained_part
 from retina_plugin.network.winograd import use_winograd_behind
 from retina_plugin.registry import (
     ASSIGNERS,
@@ -62,6 +66,8 @@ from retina_plugin.registry import (
     POST_PROCESSORS,
     check_components,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @DETECTORS.register()
@@ -87,6 +93,10 @@ class FocalRetinaNet(DenseDetector):
         fold_norms: compute each convolution and the frozen norm after it as one convolution.
         loss_weighting: how much the losses count; by default 1 each.
         winograd: let the 3x3 convolutions of neck and head multiply less on the CPU.
+
+    Raises:
+        ValueError: not as many deviations as means, or the backbone takes another number of
+            channels.
     """
 
     @configurable
@@ -114,6 +124,8 @@ class FocalRetinaNet(DenseDetector):
         winograd: bool = True,
     ) -> None:
         check_pixel_statistics(pixel_mean, pixel_std)
+        channels = len(pixel_mean) if front_end is None else front_end.out_channels
+        check_input_channels(pretrained_part(backbone)[1], channels)
         super().__init__(
             backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std
         )
@@ -157,6 +169,15 @@ class FocalRetinaNet(DenseDetector):
         )
         if cfg.MODEL.BACKBONE.get("GRADIENT_CHECKPOINTING", False):
             checkpoint_backbone(backbone)
+        warning = pixel_warning(
+            pretrained_part(backbone)[1],
+            weights=cfg.MODEL.WEIGHTS,
+            order=cfg.INPUT.FORMAT,
+            mean=cfg.MODEL.PIXEL_MEAN,
+            std=cfg.MODEL.PIXEL_STD,
+        )
+        if warning:
+            logger.warning(warning)
         shapes = backbone.output_shape()
         for name in retinanet.IN_FEATURES:
             if name not in shapes:

@@ -10,6 +10,8 @@ from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
+from retina_plugin.backbones.input_channels import set_input_channels
+from retina_plugin.backbones.pixel_format import IMAGENET_RGB
 from retina_plugin.registry import BACKBONES, NECKS, unknown_name
 
 COUNTER = "num_batches_tracked"
@@ -30,10 +32,13 @@ class MobileNetV2(Backbone):
         out_features: which of them to return.
         norm: ``FrozenBN`` (statistics and scale stay as loaded), ``BN`` or ``SyncBN``.
         freeze_at: freeze the stem (1) and the stages up to ``res<freeze_at>``; 0 freezes nothing.
+        in_channels: of an image.
 
     Raises:
         UnknownNameError: an unknown norm or output name; lists the valid ones.
     """
+
+    pixel_format = IMAGENET_RGB
 
     # stage name -> where its blocks begin and end in torchvision's features; ``stem`` has stride 2
     _STAGES = {"stem": (0, 2), "res2": (2, 4), "res3": (4, 7), "res4": (7, 14), "res5": (14, 18)}
@@ -45,6 +50,7 @@ class MobileNetV2(Backbone):
         out_features: tuple[str, ...] = ("res3", "res4", "res5"),
         norm: str = "FrozenBN",
         freeze_at: int = 0,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if norm not in _NORMS:
@@ -57,13 +63,14 @@ class MobileNetV2(Backbone):
         order = list(self._STAGES)
         self._out_feature_strides = {name: 2 ** (order.index(name) + 1) for name in out_features}
         self.features = _NORMS[norm](mobilenet_v2(weights=None).features[:18])
+        set_input_channels(self.features, in_channels)
         for begin, end in list(self._STAGES.values())[:freeze_at]:
             FrozenBatchNorm2d.convert_frozen_batchnorm(self.features[begin:end])
             for parameter in self.features[begin:end].parameters():
                 parameter.requires_grad_(False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """``(N, 3, H, W)`` -> the named features."""
+        """``(N, C, H, W)`` -> the named features."""
         outputs = {}
         for name, (begin, end) in self._STAGES.items():
             x = self.features[begin:end](x)
@@ -118,5 +125,6 @@ def build_retinanet_mobilenet_v2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSp
         out_features=tuple(cfg.MODEL.FPN.IN_FEATURES),
         norm=settings["NORM"],
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        in_channels=input_shape.channels,
     )
     return NECKS.build(cfg, bottom_up=bottom_up)

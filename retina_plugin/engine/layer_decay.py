@@ -8,9 +8,11 @@ from functools import partial
 
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.layers.batch_norm import CycleBatchNormList, LayerNorm
-from detectron2.modeling.backbone.vit import SimpleFeaturePyramid, ViT, get_vit_lr_decay_rate
+from detectron2.modeling.backbone.vit import ViT, get_vit_lr_decay_rate
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from retina_plugin.network.pretrained_part import pretrained_part as part_of_backbone
 
 KEY = "SOLVER.LAYER_DECAY"
 BACKBONE = "backbone."
@@ -25,15 +27,14 @@ logger = logging.getLogger(__name__)
 def pretrained_part(model: nn.Module) -> tuple[str, nn.Module | None]:
     """The network that pretrained weights are for, and what its parameters' names begin with.
 
-    ``backbone.bottom_up`` of an FPN, ``backbone.net`` of a ``SimpleFeaturePyramid``, else all of
-    ``backbone``; None where the model has none.
+    See :func:`retina_plugin.network.pretrained_part.pretrained_part`; None where the model has no
+    backbone.
     """
     backbone = getattr(model, "backbone", None)
-    if hasattr(backbone, "bottom_up"):
-        return BOTTOM_UP, backbone.bottom_up
-    if isinstance(backbone, SimpleFeaturePyramid):
-        return f"{BACKBONE}net.", backbone.net
-    return BACKBONE, backbone
+    if backbone is None:
+        return BACKBONE, None
+    prefix, network = part_of_backbone(backbone)
+    return BACKBONE + prefix, network
 
 
 def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
@@ -84,9 +85,9 @@ def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
 def layers_of(network: nn.Module) -> list[list[str]]:
     """Names of the modules of each layer, in the order in which a network has them.
 
-    A layer is a child of the network, or an item of its ``ModuleList``, and the norms that follow.
-    Where there is one child alone, its children are meant. The order must be that of the forward
-    pass, as is the custom.
+    A layer is what the network's ``layer_names()`` names in turn; where it has none, a child of the
+    network, or an item of its ``ModuleList``; and the norms that follow. Where there is one child
+    alone, its children are meant. The order must be that of the forward pass, as is the custom.
 
     Raises:
         ValueError: there are several ``ModuleList`` s, which may take turns in the forward pass, or
@@ -94,6 +95,9 @@ def layers_of(network: nn.Module) -> list[list[str]]:
     """
     path = ""
     children = _learning_children(network)
+    if hasattr(network, "layer_names"):
+        named = {name: network.get_submodule(name) for name in network.layer_names()}
+        children = {name: child for name, child in named.items() if _has_parameters(child)}
     while len(children) == 1:
         ((name, child),) = children.items()
         path, children = f"{path}{name}.", _learning_children(child)
@@ -117,9 +121,11 @@ def layers_of(network: nn.Module) -> list[list[str]]:
 
 def _learning_children(module: nn.Module) -> dict[str, nn.Module]:
     """Those with parameters, frozen or not."""
-    return {
-        n: child for n, child in module.named_children() if any(True for _ in child.parameters())
-    }
+    return {n: child for n, child in module.named_children() if _has_parameters(child)}
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
 
 
 def _is_list(module: nn.Module) -> bool:

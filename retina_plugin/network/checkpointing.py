@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from detectron2.layers import CNNBlockBase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from retina_plugin.network.pretrained_part import pretrained_part
 
 
 class CheckpointedSequential(nn.Sequential):
@@ -23,29 +27,43 @@ class CheckpointedSequential(nn.Sequential):
         return x
 
 
-def checkpoint_backbone(backbone: nn.Module) -> int:
-    """Make every stage of a backbone a :class:`CheckpointedSequential`, in place.
+class CheckpointedBlock:
+    """Mixin of a block that keeps its inputs for the backward pass, and no more."""
 
-    Stages are the outermost ``Sequential`` s of ``backbone.bottom_up`` (of ``backbone`` where there
-    is none): a ResNet's residual blocks, a MobileNet's inverted ones. Names and gradients stay.
+    def forward(self, *inputs: Any) -> Any:
+        """The block's; outside training as it is."""
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(*inputs)
+        return checkpoint(super().forward, *inputs, use_reentrant=False)
+
+
+def checkpoint_backbone(backbone: nn.Module) -> int:
+    """Make the blocks of a backbone keep their inputs alone, in place.
+
+    Of the pretrained network (under the neck), blocks are the children of its outermost
+    ``Sequential`` s: a ResNet's residual blocks, a MobileNet's inverted ones; where it has none,
+    Detectron2's ``CNNBlockBase`` s (RegNet), else the items of its innermost ``ModuleList`` s
+    (Swin, MViT, ViT). Names and gradients stay.
 
     Returns:
-        How many blocks there are in them.
+        How many blocks there are.
 
     Raises:
-        ValueError: there is none, or a block has a batch norm that learns: its statistics would
-            count every batch twice.
+        ValueError: there is none, or one has a batch norm that learns: its statistics would count
+            every batch twice.
     """
-    bottom_up = getattr(backbone, "bottom_up", backbone)
-    stages = list(_outermost_sequentials(bottom_up))
-    if not stages:
+    _, network = pretrained_part(backbone)
+    stages = [m for m in _outermost(network) if type(m) is nn.Sequential]
+    blocks = [m for m in _outermost(network) if isinstance(m, CNNBlockBase)]
+    blocks = [] if stages else blocks or list(_items_of_lists(network))
+    if not stages and not blocks:
         raise ValueError(
-            f"MODEL.BACKBONE.GRADIENT_CHECKPOINTING: {type(bottom_up).__name__} has no stages in "
-            "nn.Sequential that it could work on; see whether it has an option of its own, or set "
-            "it to False"
+            f"MODEL.BACKBONE.GRADIENT_CHECKPOINTING: {type(network).__name__} has no stages in "
+            "nn.Sequential and no blocks in nn.ModuleList that it could work on; see whether it "
+            "has an option of its own, or set it to False"
         )
-    for stage in stages:
-        for name, module in stage.named_modules():
+    for part in (*stages, *blocks):
+        for name, module in part.named_modules():
             if isinstance(module, _BatchNorm):
                 raise ValueError(
                     f"MODEL.BACKBONE.GRADIENT_CHECKPOINTING computes every block twice, and the "
@@ -55,12 +73,24 @@ def checkpoint_backbone(backbone: nn.Module) -> int:
     for stage in stages:
         # the class, not the object: Detectron2's ResNet keeps its stages in a list as well
         stage.__class__ = CheckpointedSequential
-    return sum(len(stage) for stage in stages)
+    for block in blocks:
+        kind = type(block)
+        block.__class__ = type(f"Checkpointed{kind.__name__}", (CheckpointedBlock, kind), {})
+    return sum(len(stage) for stage in stages) + len(blocks)
 
 
-def _outermost_sequentials(module: nn.Module) -> Iterator[nn.Sequential]:
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    """Sequentials and Detectron2's residual blocks that are in no other such."""
     for child in module.children():
-        if type(child) is nn.Sequential:
+        if type(child) is nn.Sequential or isinstance(child, CNNBlockBase):
             yield child
         else:
-            yield from _outermost_sequentials(child)
+            yield from _outermost(child)
+
+
+def _items_of_lists(module: nn.Module) -> Iterator[nn.Module]:
+    """Of every ``ModuleList`` in which there is no other."""
+    for child in module.modules():
+        inner = [m for m in child.modules() if isinstance(m, nn.ModuleList)]
+        if inner == [child]:
+            yield from child

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import build_backbone
 from torch import nn
 from torchvision.models import mobilenet_v2
@@ -151,6 +151,11 @@ def test_pyramid_from_a_config(extended):
         (128 // 2**level,) * 2 for level in range(3, 8)
     ]
     assert backbone.top_block.p6.in_channels == 320  # P6 from C5, as in the paper
+
+
+def test_more_channels():
+    backbone = build_backbone(fpn_cfg(), ShapeSpec(channels=5))
+    assert backbone(torch.randn(1, 5, 64, 64))["p3"].shape == (1, 16, 8, 8)
 
 
 def test_settings_from_a_config():

@@ -10,10 +10,12 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, MViT, SwinTransformer, ViT, build_backbone
 from detectron2.modeling.backbone import RegNet, SimpleFeaturePyramid, get_vit_lr_decay_rate
 from detectron2.modeling.backbone.regnet import ResBottleneckBlock, SimpleStem
+from support.backbone_configs import backbone_cfg, resnet18_keys
 from support.tiny_models import TinyBottomUp
 from torch import nn
 
 from retina_plugin.backbones.mobilenet_v2_fpn import MobileNetV2
+from retina_plugin.backbones.torchvision_fpn import Torchvision
 from retina_plugin.engine.layer_decay import layer_decay, layers_of
 from retina_plugin.network.checkpointing import checkpoint_backbone
 
@@ -159,6 +161,25 @@ def test_a_network_inside_and_norms_that_follow():
 def test_a_backbone_without_a_neck():
     found = exponents(detector(TinyBottomUp()))
     assert found["backbone.res5.weight"] == 1 and found["backbone.res3.weight"] == 3
+
+
+def test_a_network_that_names_its_layers():
+    """torchvision's RegNet has two children, a stem and the four stages in one."""
+    network = Torchvision(model="regnet_y_400mf", norm="GN")
+    names = ["stem", *[f"trunk_output.block{i}" for i in (1, 2, 3, 4)]]
+    assert layers_of(network) == [[name] for name in names]
+    resnet = layers_of(Torchvision(model="resnet18", norm="GN"))
+    assert resnet == [["conv1", "bn1"], *[[f"layer{i}"] for i in (1, 2, 3, 4)]]
+
+
+def test_a_pyramid_within():
+    """Of a registered pyramid that got levels on top."""
+    cfg = backbone_cfg("registered", *resnet18_keys())
+    cfg.MODEL.BACKBONE.Registered.BOTTOM_UP = "build_resnet_fpn_backbone"
+    found = exponents(detector(build_backbone(cfg)))
+    start = "backbone.bottom_up.bottom_up."
+    stages = {f"{start}res{i}": 6 - i for i in (2, 3, 4, 5)}
+    assert_exponents(found, {"": 0, f"{start}stem": 5, **stages})
 
 
 class TakingTurns(nn.Module):

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from detectron2.modeling import build_backbone, build_model
+from support.backbone_configs import backbone_cfg
 from support.batches import make_batch
 from support.model_pairs import training_step
 from support.tiny_models import mobilenet_cfg, resnet18_cfg
@@ -82,3 +83,40 @@ def test_batch_norm_would_count_twice():
 def test_a_backbone_without_stages():
     with pytest.raises(ValueError, match=r"GRADIENT_CHECKPOINTING: Conv2d has no stages"):
         checkpoint_backbone(nn.Conv2d(1, 1, 1))
+
+
+def new_backbone_cfg(family, *overrides):
+    cfg = backbone_cfg(family, *overrides)
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[x] for x in (32, 64, 128, 256, 512)]
+    return cfg
+
+
+SWIN = ("Swin.EMBED_DIM", 12, "Swin.NUM_HEADS", (1, 2, 3, 4), "Swin.DROP_PATH_RATE", 0.0)
+MVIT = ("MViT.EMBED_DIM", 16, "MViT.DEPTHS", (1, 1, 1, 1), "MViT.DROP_PATH_RATE", 0.0)
+VIT = ("ViT.EMBED_DIM", 24, "ViT.DEPTH", 4, "ViT.NUM_HEADS", 2, "ViT.DROP_PATH_RATE", 0.0)
+REGNET = ("RegNet.DEPTH", 5, "RegNet.W_A", 31.4, "RegNet.W_0", 8, "RegNet.W_M", 2.2)
+REGNET += ("RegNet.GROUP_WIDTH", 8, "RegNet.SE_RATIO", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "blocks"),
+    [
+        ("swin", SWIN, 12),
+        ("mvit", MVIT, 4),
+        ("vit", VIT, 4),
+        ("regnet", REGNET, 6),
+        ("torchvision", ("Torchvision.MODEL", "resnet18"), 8),
+    ],
+)
+def test_other_backbones(family, settings, blocks):
+    pairs = zip(settings[::2], settings[1::2], strict=True)
+    cfg = new_backbone_cfg(family, *[x for k, v in pairs for x in (f"MODEL.BACKBONE.{k}", v)])
+    cfg.MODEL.BACKBONE.FREEZE_AT = 1  # what comes first has no gradient to hand on
+    plain, batch = build_model(cfg), make_batch()
+    model = copy.deepcopy(plain)
+    assert checkpoint_backbone(model.backbone) == blocks
+    expected, found = training_step(plain, batch), training_step(model, batch)
+    assert found.losses == expected.losses
+    for name, gradient in expected.gradients.items():
+        torch.testing.assert_close(found.gradients[name], gradient, rtol=1e-5, atol=1e-7)
+    assert kept_bytes(model, batch) < 0.8 * kept_bytes(plain, batch)

@@ -1,0 +1,73 @@
+"""A table of all backbones: their cost, and that they train, are saved and evaluate."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import torch
+
+from retina_plugin.benchmark.backbone_variants import FULL, TINY
+from retina_plugin.benchmark.backbones import as_markdown, measure_backbones
+from retina_plugin.benchmark.cases import Case
+from retina_plugin.benchmark.report import environment, heading
+from retina_plugin.cli.benchmark import Size
+from retina_plugin.engine.setup import available_device, user_errors
+from retina_plugin.registry import unknown_name
+
+CLASSES, BOXES = 80, 10
+TINY_CASE = Case(images=2, boxes=4, height=96, width=96, classes=3)
+
+
+@click.command(name="backbones")
+@click.option("--tiny", is_flag=True, help="Small variants of each family on 96x96 pixels.")
+@click.option("--size", default="512x512", type=Size(), show_default=True)
+@click.option("--batch", default=2, type=click.IntRange(1), show_default=True, help="Images.")
+@click.option("--repeats", default=3, type=click.IntRange(1), show_default=True)
+@click.option("--only", multiple=True, help="A backbone's name as in the table; may be repeated.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="All numbers, to a file."
+)
+def command(
+    tiny: bool,
+    size: tuple[int, int],
+    batch: int,
+    repeats: int,
+    only: tuple[str, ...],
+    device: str,
+    json_file: Path | None,
+) -> None:
+    """Every backbone under the paper's head and under ATSS with one anchor a cell.
+
+    Each is built with random weights, trained for three steps on a synthetic batch, saved, loaded
+    and evaluated. Times are medians; "to the first" is their quotient with the first backbone's in
+    the same turn: median (least to most). FLOPs are two for each multiply-add.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("retina_plugin.benchmark").setLevel(logging.INFO)
+    torch.set_flush_denormal(True)
+    try:
+        with user_errors():
+            known = TINY if tiny else FULL
+            for name in only:
+                if name not in [variant.name for variant in known]:
+                    raise unknown_name("--only", name, [variant.name for variant in known])
+            chosen = [x for x in known if not only or x.name in only]
+            case = TINY_CASE if tiny else Case(batch, BOXES, *size, CLASSES)
+            device = available_device(device, "--device")
+            facts = [environment(torch.device(device)), {**asdict(case), "repeats": repeats}]
+            click.echo(heading(*facts))
+            rows = measure_backbones(chosen, case, tiny=tiny, repeats=repeats, device=device)
+    finally:
+        torch.set_flush_denormal(False)
+    click.echo(f"\n{as_markdown(rows)}")
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1))
+    failed = [row for row in rows if "error" in row]
+    if failed:
+        raise click.ClickException(f"{len(failed)} row(s) failed, see above")
