@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from retina_plugin.engine.layer_decay import pretrained_part
 from retina_plugin.engine.weight_average import WeightAverage
+from retina_plugin.weights.convert import layout_of
 from retina_plugin.weights.mapping import ENOUGH, inflate_where_needed, map_onto
 from retina_plugin.weights.reading import PARALLEL, read_arrays, read_file, tensors_in
 from retina_plugin.weights.report import WeightReport, counted, first
@@ -174,7 +175,9 @@ class RetinaCheckpointer(DetectionCheckpointer):
             return None
         mapped = map_onto(network, {k.removeprefix(PARALLEL): v for k, v in given.items()})
         checkpoint["model"] = {prefix + name: x for name, x in mapped.tensors.items()}
-        return mapped.layout, mapped.unexpected, mapped.notes
+        detector = layout_of(given)
+        hint = f"the rest of {detector}'s detector needs 'retina convert'"
+        return mapped.layout, mapped.unexpected, [*mapped.notes, *([hint] if detector else [])]
 
     def _report(
         self,

@@ -101,15 +101,20 @@ def readable(path: str) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as error:
         if "global" not in str(error).lower():
-            raise ValueError(f"{path}: cannot be read as weights: {error}") from error
+            raise ValueError(f"{path}: cannot be read as weights: {_reason(error)}") from error
         raise ValueError(
             f"{path}: holds more than tensors, which could run code when loaded, so only "
             "tensors are read. If you trust it, load it yourself and save its state_dict. What "
             f"it asks for: {_asked_for(error)}"
         ) from error
     except (EOFError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: cannot be read as weights: {reason}") from error
+        raise ValueError(f"{path}: cannot be read as weights: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The line that names the error, of torch's long advice or of a single line."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line.strip() for line in lines if "error:" in line), lines[0])
 
 
 def _asked_for(error: pickle.UnpicklingError) -> str:

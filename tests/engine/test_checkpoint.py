@@ -217,6 +217,20 @@ def caffe2_name(name):
     return name.replace(".", "_")
 
 
+def test_of_a_foreign_detector_the_backbone_loads_with_a_hint(tmp_path, caplog):
+    resnet18_file(
+        tmp_path / "mm.pth",
+        lambda state: {
+            **{f"backbone.{k}": v for k, v in state.items() if not k.startswith("fc")},
+            "bbox_head.retina_cls.weight": torch.zeros(1),
+        },
+    )
+    with caplog.at_level(logging.INFO):
+        load(resnet_model(), tmp_path / "mm.pth")
+    assert "100 of 100 tensors" in caplog.text
+    assert "mmdetection's detector needs 'retina convert'" in caplog.text
+
+
 def test_images_of_four_channels(tmp_path, caplog):
     state = resnet18_file(tmp_path / "resnet18.pth")
     model = resnet_model(channels=4)
