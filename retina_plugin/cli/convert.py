@@ -82,7 +82,7 @@ def command(
         if wanted == OWN:
             report = str(check(conversion, source))
         else:
-            report = f"{len(conversion.state)} tensors of {source}"
+            report = f"{len(conversion.state)} tensors of {source} ({conversion.kind})"
         _write(conversion, target, config_out, wanted)
     click.echo(_summary(conversion, report, target, config_out))
 
@@ -95,7 +95,7 @@ def check(conversion: Conversion, source: Path) -> WeightReport:
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
-        path.write_text(config_text(conversion, weights=source, folder=Path(folder)))
+        path.write_text(config_text(conversion, weights=source, path=path))
         model = build_model(load_config(path, ["MODEL.DEVICE=cpu"]))
     own = {n: x for n, x in model.state_dict().items() if not n.startswith("normalizer.")}
     state = conversion.state
@@ -140,7 +140,7 @@ def _write(conversion: Conversion, target: Path, config_out: Path | None, wanted
         torch.save(content, beside)
         beside.replace(target)
         if config_out is not None:
-            text = config_text(conversion, weights=target, folder=config_out.parent)
+            text = config_text(conversion, weights=target, path=config_out)
             config_out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{target}: cannot be written: {error}") from error
@@ -149,7 +149,7 @@ def _write(conversion: Conversion, target: Path, config_out: Path | None, wanted
 
 
 def _summary(conversion: Conversion, report: str, target: Path, config_out: Path | None) -> str:
-    lines = [f"{conversion.kind}: {report}"]
+    lines = [report]
     if conversion.dropped:
         lines.append(f"* {len(conversion.dropped)} not needed: {first(conversion.dropped)}")
     lines += [f"* {note}" for note in conversion.notes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from retina_plugin.weights.conversion import Conversion
 BASES = Path(__file__).resolve().parents[2] / "configs" / "_base_"
 
 
-def config_text(conversion: Conversion, *, weights: Path, folder: Path) -> str:
+def config_text(conversion: Conversion, *, weights: Path, path: Path) -> str:
     """A config for ``train_net.py``: the bases, and the settings that the weights need.
 
     Args:
         conversion: for our detector.
         weights: the converted file.
-        folder: where the config will be, to name the bases from.
+        path: where the config will be, to name the bases from there.
 
     Raises:
         ValueError: the configs are not there, as where the package was installed without them.
@@ -31,15 +32,16 @@ def config_text(conversion: Conversion, *, weights: Path, folder: Path) -> str:
             "retina_plugin"
         )
     bases = [
-        Path(os.path.relpath(BASES / name, folder.resolve())).as_posix()
+        Path(os.path.relpath(BASES / name, path.resolve().parent)).as_posix()
         for name in conversion.bases
     ]
     settings = {**conversion.settings, "MODEL.WEIGHTS": str(weights.resolve())}
     values = {"_BASE_": bases, **_nested(settings), "VERSION": 2}
+    notes = [line for note in conversion.notes for line in textwrap.wrap(note, width=97)]
     head = [
         f"{conversion.kind}, by retina convert.",
-        "command:  python train_net.py --config-file THIS_FILE --eval-only",
-        *conversion.notes,
+        f"command:  python train_net.py --config-file {path} --eval-only",
+        *notes,
     ]
     comment = "".join(f"# {line}\n" for line in head)
     return comment + yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)

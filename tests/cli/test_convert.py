@@ -51,6 +51,7 @@ def test_weights_and_config_load_without_further_flags(given, folder):
     assert "not needed: backbone.body.bn1.num_batches_tracked" in result.output
 
     cfg = load_config(folder / "out.yaml", ["MODEL.DEVICE=cpu"])
+    assert f"--config-file {folder / 'out.yaml'}" in (folder / "out.yaml").read_text()
     weights = cfg.MODEL.WEIGHTS
     assert weights == str(folder / "out.pth")
     assert (cfg.INPUT.FORMAT, cfg.MODEL.RETINANET.NUM_CLASSES) == ("RGB", 5)

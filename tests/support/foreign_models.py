@@ -35,7 +35,7 @@ def random_statistics(model):
 def detector_of(conversion, folder):
     """Our detector by the config of a conversion, with its weights."""
     path = folder / "converted.yaml"
-    path.write_text(config_text(conversion, weights=folder / "x.pth", folder=folder))
+    path.write_text(config_text(conversion, weights=folder / "x.pth", path=path))
     model = build_model(load_config(path, ["MODEL.DEVICE=cpu"]))
     wrong = model.load_state_dict(conversion.state, strict=False)
     assert wrong.unexpected_keys == []

@@ -93,9 +93,10 @@ def test_timms_own_models():
     timm = pytest.importorskip("timm")
     for name in ("resnet18", "convnext_atto", "efficientnet_lite0", "swin_tiny_patch4_window7_224"):
         whole = timm.create_model(name)
-        network = timm.create_model(name, features_only=True)
-        mapped = map_onto(network, whole.state_dict())
-        assert mapped.tensors.keys() == network.state_dict().keys(), name
+        features = timm.create_model(name, features_only=True)
+        for network in (features, Wrapped("network", features)):
+            mapped = map_onto(network, whole.state_dict())
+            assert mapped.tensors.keys() == network.state_dict().keys(), name
 
 
 def test_own_names_come_before_foreign_ones():
