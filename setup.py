@@ -26,14 +26,18 @@ def read_long_description() -> str:
 # COCO's numbers in 1 to 2 % of pycocotools' time: retina_plugin/evaluation/coco_evaluator.py
 FAST_EVAL = ["hotcoco>=1.3,<2"]
 JPEG = ["simplejpeg>=1.8"]  # INPUT.DECODER simplejpeg
+BANDS = ["tifffile>=2023.1"]  # INPUT.FORMAT bands: TIFF that Pillow does not read as it is
+TIMM = ["timm>=1.0"]  # build_retinanet_timm_fpn_backbone
 
 EXTRAS = {
     # Pictures of the digits demo: handwriting and photographs that these packages ship.
     "demo": ["scikit-learn>=1.3", "scikit-image>=0.22", *FAST_EVAL],
     "fast-eval": FAST_EVAL,
     "jpeg": JPEG,
+    "bands": BANDS,
+    "timm": TIMM,
     "lvis": ["lvis>=0.5.3"],
-    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18", *JPEG],
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18", *JPEG, *BANDS, *TIMM],
 }
 
 setup(
