@@ -163,10 +163,17 @@ def _stock_config(cfg: CfgNode) -> tuple[CfgNode, list[str]]:
         differences.append(f"BBOX_REG_LOSS_TYPE ({cfg.MODEL.RETINANET.BBOX_REG_LOSS_TYPE})")
     known, default = get_cfg().MODEL.RETINANET, add_retina_config(get_cfg()).MODEL.RETINANET
     for key, value in cfg.MODEL.RETINANET.items():
-        if key not in known and value != default.get(key):
+        if key not in known and not _is_default(value, default.get(key)):
             chosen = value.get("NAME", "") if isinstance(value, CfgNode) else value
             differences.append(f"{key} ({chosen or 'its settings'})")
     return stock, differences
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    """Of a node what it has: components that registered after the config was made are not in it."""
+    if isinstance(value, CfgNode) and isinstance(default, CfgNode):
+        return all(_is_default(x, default.get(key)) for key, x in value.items())
+    return value == default
 
 
 @torch.no_grad()

@@ -48,8 +48,8 @@ class FPNNeck(FPN):
         level = f"p{level_of(last)}"
         if top == "P5" and level in bottom_up.output_shape():  # FPN would take that for its own
             raise ValueError(
-                f"MODEL.NECK.FPNNeck.TOP P5: {type(bottom_up).__name__} has a '{level}' itself, "
-                "which Detectron2's FPN would use instead of its own: set TOP to C5, or "
+                f"MODEL.NECK.{type(self).__name__}.TOP P5: {type(bottom_up).__name__} has a "
+                f"'{level}' itself, which Detectron2's FPN would use instead of its own: set TOP to C5, or "
                 "MODEL.NECK.NAME to another neck"
             )
         super().__init__(
@@ -62,7 +62,7 @@ class FPNNeck(FPN):
                 in_features[-1],
                 out_channels=out_channels,
                 top=top,
-                key="MODEL.NECK.FPNNeck.TOP",
+                key=f"MODEL.NECK.{type(self).__name__}.TOP",
             ),
             fuse_type=fuse_type,
         )

@@ -6,6 +6,7 @@ from support.tiny_models import tiny_cfg, tiny_focal_cfg
 from retina_plugin import FocalRetinaNet
 from retina_plugin.benchmark.cases import Case
 from retina_plugin.benchmark.contenders import build_contenders, features_and_maps
+from retina_plugin.registry import BOX_LOSSES
 
 BATCH = Case(images=1, boxes=3, height=64, width=64, classes=7).batch()
 
@@ -27,6 +28,15 @@ def test_stock_and_plugin_with_the_same_weights(cfg):
     assert "differs" not in notes
     assert ("in its place" in notes) == (cfg.MODEL.META_ARCHITECTURE == "RetinaNet")
     assert cfg.dump() == before
+
+
+def test_what_registers_after_the_config_was_made_is_no_difference(monkeypatch):
+    cfg = tiny_focal_cfg(True)
+    monkeypatch.setitem(BOX_LOSSES._defaults, "LaterLoss", {"SCALE": 1.0})
+    monkeypatch.setitem(BOX_LOSSES._nodes, "LaterLoss", "LaterLoss")
+    assert "differs" not in build(cfg)[1]
+    cfg.MODEL.RETINANET.LOSS.CLS = 2.0
+    assert "stock differs in LOSS" in build(cfg)[1]
 
 
 def test_calibrated_frozen_norms_reach_both(resnet_cfg):

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
+from detectron2.modeling import FPN, build_model
 from detectron2.utils.events import EventStorage
 from support.batches import make_batch
 from support.tiny_necks import CHANNELS, NAMES, C, TinyStages, make_neck, neck_cfg
@@ -15,7 +15,7 @@ from torch import nn
 from retina_plugin import optimize_for_inference
 from retina_plugin.benchmark.synchronisations import SynchronisationCounter
 from retina_plugin.network.winograd import WinogradConv2d
-from retina_plugin.registry import UnknownNameError
+from retina_plugin.registry import NECKS, UnknownNameError
 
 LEVELS = [f"p{level}" for level in range(3, 8)]
 NORMS = ("BN", "GN", "LN", "")
@@ -188,7 +188,8 @@ def test_3x3_convolutions_of_stride_1_multiply_less(name):
     cfg.MODEL.FPN.OUT_CHANNELS = 128
     model = build_model(cfg)
     winograd = [m for m in model.backbone.modules() if isinstance(m, WinogradConv2d)]
-    assert len(winograd) == {"FPNNeck": 3, "PAFPNNeck": 5, "RepPANNeck": 5}.get(name, 0)
+    of_neck = {"FPNNeck": 3, "LinearTopFPNNeck": 3, "PAFPNNeck": 5, "RepPANNeck": 5}
+    assert len(winograd) == of_neck.get(name, 0)
 
 
 @every_neck
@@ -230,7 +231,7 @@ def test_a_norm_that_does_not_fit(name, norm):
         build_model(neck_cfg(name, norm))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "FPNNeck"])
+@pytest.mark.parametrize("name", [x for x in NAMES if not issubclass(NECKS.get(x), FPN)])
 def test_a_stock_key_that_only_the_fpn_has(name):
     cfg = neck_cfg(name)
     cfg.MODEL.FPN.FUSE_TYPE = "avg"

@@ -2,13 +2,12 @@
 
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, build_model
+from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from detectron2.structures import ImageList
 from torch import nn
 
 from retina_plugin.engine.config_file import load_config
-from retina_plugin.registry import NECKS
 from retina_plugin.weights.config_text import config_text
 
 
@@ -72,10 +71,3 @@ def by_anchor(map_, per_cell):
         .permute(2, 3, 0, 1)
         .flatten(0, 2)
     )
-
-
-if "build_retinanet_registered_fpn_backbone" not in BACKBONE_REGISTRY:
-
-    @BACKBONE_REGISTRY.register()
-    def build_retinanet_registered_fpn_backbone(cfg, input_shape):
-        return NECKS.build(cfg, bottom_up=build_resnet_backbone(cfg, input_shape))

@@ -8,6 +8,7 @@ in their files: logits, deltas and centerness were equal to the bit, boxes to 3e
 
 import pytest
 import torch
+from detectron2.structures import ImageList
 from support.foreign_models import detector_of, our_levels, random_statistics, sorted_by_anchor
 from torch import nn
 from torch.nn import functional as F
@@ -243,16 +244,11 @@ def test_class_and_centreness_multiply(tmp_path):
     x = torch.randn(1, 3, *SIZE)
     logits, _, centreness = theirs(x)[0]
     with torch.no_grad():
-        predictions = ours.predict(ImageListOf(x))
+        predictions = ours.predict(ImageList(x, [SIZE]))
         fused = ours.head.fused_logits(predictions)[0]
     torch.testing.assert_close(
         fused.sigmoid(), logits.sigmoid() * centreness.sigmoid(), rtol=1e-4, atol=1e-5
     )
-
-
-class ImageListOf:
-    def __init__(self, tensor):
-        self.tensor = tensor
 
 
 CAFFE = """
