@@ -49,8 +49,8 @@ class FPNNeck(FPN):
         if top == "P5" and level in bottom_up.output_shape():  # FPN would take that for its own
             raise ValueError(
                 f"MODEL.NECK.{type(self).__name__}.TOP P5: {type(bottom_up).__name__} has a "
-                f"'{level}' itself, which Detectron2's FPN would use instead of its own: set TOP to "
-                "C5, or MODEL.NECK.NAME to another neck"
+                f"'{level}' itself, which Detectron2's FPN would use instead of its own: set TOP "
+                "to C5, or MODEL.NECK.NAME to another neck"
             )
         super().__init__(
             bottom_up=bottom_up,
