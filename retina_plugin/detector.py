@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import (
     Backbone,
     build_anchor_generator,
-    build_backbone,
     detector_postprocess,
 )
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
@@ -21,13 +18,13 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from retina_plugin.backbones.input_channels import check_input_channels
-from retina_plugin.backbones.pixel_format import pixel_warning
 from retina_plugin.batch_inputs import (
     check_channels,
     check_pixel_statistics,
     ground_truth_of,
     to_device,
 )
+from retina_plugin.checked_backbone import build_checked_backbone
 from retina_plugin.contracts import (
     Assigner,
     BoxCoder,
@@ -49,7 +46,6 @@ from retina_plugin.front_ends.running import run_front_end
 from retina_plugin.heads.level_check import check_levels
 from retina_plugin.losses.own_losses import add_own_losses
 from retina_plugin.losses.weighting import LossWeighting
-from retina_plugin.network.checkpointing import checkpoint_backbone
 from retina_plugin.network.folded_conv import fold_frozen_norms
 from retina_plugin.network.pretrained_part import pretrained_part
 from retina_plugin.network.winograd import use_winograd_behind
@@ -61,13 +57,10 @@ from retina_plugin.registry import (
     DETECTORS,
     FRONT_ENDS,
     HEADS,
-    NECKS,
     NORMALIZERS,
     POST_PROCESSORS,
     check_components,
 )
-
-logger = logging.getLogger(__name__)
 
 
 @DETECTORS.register()
@@ -160,31 +153,8 @@ class FocalRetinaNet(DenseDetector):
         front_end = FRONT_ENDS.build(cfg, in_channels=channels)
         if front_end is not None:
             channels = front_end.out_channels
-        backbone = build_backbone(cfg, ShapeSpec(channels=channels))
-        NECKS.require_built(
-            cfg,
-            backbone,
-            f"{cfg.MODEL.BACKBONE.NAME} builds a neck of its own; take a backbone builder that "
-            "calls NECKS.build, or leave MODEL.NECK as it is",
-        )
-        if cfg.MODEL.BACKBONE.get("GRADIENT_CHECKPOINTING", False):
-            checkpoint_backbone(backbone)
-        warning = pixel_warning(
-            pretrained_part(backbone)[1],
-            weights=cfg.MODEL.WEIGHTS,
-            order=cfg.INPUT.FORMAT,
-            mean=cfg.MODEL.PIXEL_MEAN,
-            std=cfg.MODEL.PIXEL_STD,
-        )
-        if warning:
-            logger.warning(warning)
+        backbone = build_checked_backbone(cfg, channels)
         shapes = backbone.output_shape()
-        for name in retinanet.IN_FEATURES:
-            if name not in shapes:
-                raise ValueError(
-                    f"MODEL.RETINANET.IN_FEATURES asks for '{name}', but the backbone "
-                    f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(shapes)}"
-                )
         feature_shapes = [shapes[name] for name in retinanet.IN_FEATURES]
         anchor_generator = build_anchor_generator(cfg, feature_shapes)
         box_coder = BOX_CODERS.build(cfg)

@@ -21,7 +21,7 @@ LAYERS = (
         *("heads", "losses", "assigners", "coders", "anchors", "backbones", "necks", "normalizers"),
         *("network", "batch_inputs", "front_ends"),
     ),
-    ("inference",),
+    ("inference", "checked_backbone"),
     ("detector",),
     ("config", "functional"),
     ("data", "weights"),
