@@ -27,10 +27,10 @@ def fold_frozen_norms(module: nn.Module) -> int:
     """
     count = 0
     for child in module.modules():
-        if type(child) is Conv2d and isinstance(child.norm, FrozenBatchNorm2d):
+        if type(child) is Conv2d and type(child.norm) is FrozenBatchNorm2d:
             child.__class__ = FoldedConv2d
         elif getattr(type(child), "forward", None) is nn.Sequential.forward and any(
-            is_plain_conv(conv) and isinstance(norm, FrozenBatchNorm2d)
+            is_plain_conv(conv) and type(norm) is FrozenBatchNorm2d
             for conv, norm in pairwise(child)
         ):
             child.__class__ = FoldedSequential
@@ -61,7 +61,7 @@ class FoldedConv2d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W) -> (N, C', H', W')``; with a norm that is not frozen as the parent."""
-        if not isinstance(self.norm, FrozenBatchNorm2d):
+        if type(self.norm) is not FrozenBatchNorm2d:
             return super().forward(x)
         x = folded_conv2d(x, self, self.norm)
         return x if self.activation is None else self.activation(x)
@@ -78,7 +78,7 @@ class FoldedSequential(nn.Sequential):
             if folded:  # it was part of the convolution before
                 folded = False
                 continue
-            folded = is_plain_conv(child) and isinstance(following, FrozenBatchNorm2d)
+            folded = is_plain_conv(child) and type(following) is FrozenBatchNorm2d
             x = folded_conv2d(x, child, following) if folded else child(x)
         return x
 

@@ -224,3 +224,20 @@ def test_a_resnet():
     sum(x.mean() for x in out.values()).backward()
     learning = {n.split(".")[1] for n, p in model.backbone.named_parameters() if p.grad is not None}
     assert "res4" not in learning and "res5" in learning
+
+
+class FrozenNormAndActivation(FrozenBatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+@pytest.mark.parametrize("around", [neighbours, own_norm])
+def test_a_norm_that_does_more_stays(around):
+    network = around()
+    for module in list(network.modules()):
+        if isinstance(module, FrozenBatchNorm2d):
+            module.__class__ = FrozenNormAndActivation
+    x = torch.randn(2, 4, 8, 8)
+    expected = network(x)
+    fold_frozen_norms(network)
+    assert torch.equal(network(x), expected)
