@@ -16,7 +16,6 @@ from retina_plugin.network.pretrained_part import pretrained_part as part_of_bac
 
 KEY = "SOLVER.LAYER_DECAY"
 BACKBONE = "backbone."
-BOTTOM_UP = "backbone.bottom_up."
 # Detectron2's own norms, which its get_default_optimizer_params does not know as such
 OWN_NORMS = (LayerNorm, CycleBatchNormList)
 _NORMS = (_NormBase, FrozenBatchNorm2d, nn.GroupNorm, nn.LayerNorm, *OWN_NORMS)
