@@ -17,6 +17,7 @@ LEAST_LAYER_OF_CONFIG = "config"
 LAYERS = (
     ("dense_targets", "geometry", "norm_folding", "softplus", "tiling"),
     ("contracts", "drawing", "registry", "rep_conv", "version", "detectron2_check"),
+    ("environment",),
     (
         *("heads", "losses", "assigners", "coders", "anchors", "backbones", "necks", "normalizers"),
         *("network", "batch_inputs", "front_ends"),
@@ -25,9 +26,10 @@ LAYERS = (
     ("detector",),
     ("config", "functional"),
     ("data", "weights"),
-    ("evaluation",),
+    ("anchor_analysis", "evaluation"),
+    ("diagnosis", "report"),
     ("engine",),
-    ("benchmark", "comparison"),
+    ("benchmark", "comparison", "prediction"),
     ("cli",),
     (TOP,),
 )

@@ -1,0 +1,1 @@
+"""Detections of images, folders and videos, without a data set."""
