@@ -56,4 +56,4 @@ def _in_pixels_of(given: dict[str, Any], found: Instances) -> Instances:
     size, seen = found.image_size, tuple(given["image"].shape[-2:])
     boxes = found.pred_boxes.clone()
     boxes.scale(seen[1] / size[1], seen[0] / size[0])
-    return Instances(seen, pred_boxes=boxes)
+    return Instances(seen, pred_boxes=boxes, scores=found.scores)

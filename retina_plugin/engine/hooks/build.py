@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class HookSettings:
     Attributes:
         folder: ``OUTPUT_DIR``.
         eval_period, checkpoint_period, log_period: steps.
-        images_per_step: of all workers.
+        images_per_step: of all workers; None where that is not known.
         keep_checkpoints: see :class:`KeptCheckpoints`.
         best: see :class:`BestModel`; None for no such file.
         stopping: see :class:`EarlyStopping`; None never to stop.
@@ -50,7 +50,7 @@ class HookSettings:
     folder: Path
     eval_period: int
     checkpoint_period: int
-    images_per_step: int
+    images_per_step: int | None
     log_period: int = LOG_PERIOD
     keep_checkpoints: int = 0
     best: TrackedMetric | None = None
@@ -73,13 +73,10 @@ class HookSettings:
             ValueError: early stopping without evaluations.
         """
         test, sets = cfg.TEST, cfg.DATASETS.TEST
-        best, stopping = test.get("BEST") or {}, test.get("EARLY_STOPPING") or {}
-        best_metric = tracked_metric(
-            best.get("METRIC", "auto"), best.get("MODE", "auto"), test_sets=sets, key="TEST.BEST"
+        stopping = test.get("EARLY_STOPPING") or {}
+        best_metric, stopping_metric = metrics_of(
+            test.get("BEST") or {}, stopping, sets, test.EVAL_PERIOD
         )
-        stopping_metric = None
-        if stopping.get("PATIENCE", 0):
-            stopping_metric = _stopping_metric(stopping, best, sets, cfg.TEST.EVAL_PERIOD)
         if checks_metrics:
             average = cfg.SOLVER.get("WEIGHT_AVERAGE") or {}
             for metric in filter(None, (best_metric, stopping_metric)):
@@ -105,21 +102,40 @@ class HookSettings:
         )
 
 
-def _stopping_metric(
-    stopping: CfgNode, best: CfgNode, sets: Sequence[str], eval_period: int
-) -> TrackedMetric:
-    name, mode = stopping.get("METRIC", "auto"), stopping.get("MODE", "auto")
-    if name == "auto":  # what model_best.pth is chosen by, COCO's AP if nothing is said
-        name, mode = best.get("METRIC", "auto"), best.get("MODE", "auto")
-        name = "bbox/AP" if name in ("", "auto") else name
-    metric = tracked_metric(name, mode, test_sets=sets, key=STOPPING)
+def metrics_of(
+    best: Mapping[str, Any],
+    stopping: Mapping[str, Any],
+    test_sets: Sequence[str],
+    eval_period: int,
+) -> tuple[TrackedMetric | None, TrackedMetric | None]:
+    """What decides on the best model, and on the end; None where nothing does.
+
+    Args:
+        best: ``TEST.BEST``.
+        stopping: ``TEST.EARLY_STOPPING``; its ``METRIC`` ``auto`` is that of ``best``.
+        test_sets: names.
+        eval_period: steps.
+
+    Raises:
+        UnknownNameError: an unknown mode.
+        ValueError: early stopping without evaluations.
+    """
+    name, mode = best.get("METRIC", "auto"), best.get("MODE", "auto")
+    best_metric = tracked_metric(name, mode, test_sets=test_sets, key="TEST.BEST")
+    if not stopping.get("PATIENCE", 0):
+        return best_metric, None
+    if stopping.get("METRIC", "auto") != "auto":
+        name, mode = stopping["METRIC"], stopping.get("MODE", "auto")
+    elif name in ("", "auto"):
+        name = "bbox/AP"
+    metric = tracked_metric(name, mode, test_sets=test_sets, key=STOPPING)
     if metric is None or not eval_period > 0:
         raise ValueError(
             f"{STOPPING}.PATIENCE {stopping['PATIENCE']} counts evaluations, but there are none "
             "while training: set TEST.EVAL_PERIOD to some steps, and name DATASETS.TEST and "
             f"{STOPPING}.METRIC"
         )
-    return metric
+    return best_metric, metric
 
 
 def training_hooks(
@@ -129,6 +145,7 @@ def training_hooks(
     step: TrainingStep,
     checkpointer: RetinaCheckpointer,
     evaluate: Callable[[], dict[str, Any]],
+    after_evaluation: Sequence[HookBase] = (),
 ) -> list[HookBase]:
     """The hooks in the order they run; what writes is on the first worker alone.
 
@@ -138,6 +155,7 @@ def training_hooks(
         step: the training step, which gets a hook of its own.
         checkpointer: of the training.
         evaluate: returns an evaluation's results.
+        after_evaluation: further hooks whose results are to be written.
     """
     metrics_json = settings.folder / METRICS
     gradient_norm = GradientNorm() if settings.log_gradient_norm else None
@@ -175,4 +193,9 @@ def training_hooks(
         )
     followers = [hook for hook in (*before, *after) if hasattr(hook, "after_evaluation")]
     # Should the evaluation fail, there is a checkpoint; what it finds is written
-    return [*before, Evaluation(settings.eval_period, evaluate, followers), *after]
+    return [
+        *before,
+        Evaluation(settings.eval_period, evaluate, followers),
+        *after_evaluation,
+        *after,
+    ]

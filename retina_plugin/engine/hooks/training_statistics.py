@@ -35,7 +35,7 @@ class TrainingStatistics(HookBase):
         model: what is trained, wrapped for the workers or not; of another detector than
             :class:`FocalRetinaNet` there are no positives and normalizer.
         optimizer: of its parameters.
-        images_per_step: of all workers.
+        images_per_step: of all workers; None where that is not known.
         period: steps.
         class_names: of the classes.
         gradient_norm: a hook of the training step, or None.
@@ -46,7 +46,7 @@ class TrainingStatistics(HookBase):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        images_per_step: int,
+        images_per_step: int | None,
         period: int,
         class_names: Sequence[str] = (),
         gradient_norm: GradientNorm | None = None,
@@ -70,7 +70,8 @@ class TrainingStatistics(HookBase):
         if steps % self._period and steps != self.trainer.max_iter:
             return
         found = dict(rates_by_factor(self._optimizer))
-        found["images"] = steps * self._images_per_step
+        if self._images_per_step is not None:
+            found["images"] = steps * self._images_per_step
         found["peak_memory_mib"] = peak_memory_bytes(self._device) / MIB
         if self._positives is not None:
             found |= self._positives.read()

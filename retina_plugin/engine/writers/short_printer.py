@@ -10,12 +10,21 @@ from retina_plugin.engine.tracked_metric import VALIDATION
 
 
 class ShortPrinter(CommonMetricPrinter):
-    """``CommonMetricPrinter`` without the validation losses, which it would repeat on each line."""
+    """``CommonMetricPrinter`` without the validation losses, which it would repeat on each line.
+
+    Asked twice for a step it prints once.
+    """
+
+    _printed = -1
 
     def write(self) -> None:
         """One line."""
-        with _OfTraining(get_event_storage()):
-            super().write()
+        storage = get_event_storage()
+        step = max((at for _, at in storage.latest().values()), default=storage.iter)
+        if step > self._printed:
+            self._printed = step
+            with _OfTraining(storage):
+                super().write()
 
 
 class _OfTraining(EventStorage):
