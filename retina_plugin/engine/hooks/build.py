@@ -15,7 +15,6 @@ from detectron2.utils import comm
 
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.hooks.best_model import BestModel
-from retina_plugin.engine.hooks.curves import Curves
 from retina_plugin.engine.hooks.early_stopping import KEY as STOPPING
 from retina_plugin.engine.hooks.early_stopping import EarlyStopping
 from retina_plugin.engine.hooks.evaluation import Evaluation
@@ -157,7 +156,6 @@ def training_hooks(
         evaluate: returns an evaluation's results.
         after_evaluation: further hooks whose results are to be written.
     """
-    metrics_json = settings.folder / METRICS
     gradient_norm = GradientNorm() if settings.log_gradient_norm else None
     writers = [hook._writers for hook in stock if isinstance(hook, hooks.PeriodicWriter)]
     before: list[HookBase] = [x for x in stock if x is not None and not isinstance(x, REPLACED)]
@@ -180,7 +178,6 @@ def training_hooks(
         if settings.best is not None:
             before.append(BestModel(checkpointer, settings.best))
         after += [PromptWriter(x, settings.log_period) for x in writers]
-        after.append(Curves(metrics_json, settings.folder / "curves.png"))
     if settings.stopping is not None:
         after.append(
             EarlyStopping(
@@ -188,7 +185,7 @@ def training_hooks(
                 settings.stopping,
                 patience=settings.patience,
                 min_delta=settings.min_delta,
-                metrics_json=metrics_json,
+                metrics_json=settings.folder / METRICS,
             )
         )
     followers = [hook for hook in (*before, *after) if hasattr(hook, "after_evaluation")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 
+from retina_plugin.engine.writers.curves_writer import CurvesWriter
 from retina_plugin.engine.writers.mlflow_writer import MlflowWriter
 from retina_plugin.engine.writers.service_writer import ServiceWriter
 from retina_plugin.engine.writers.short_printer import ShortPrinter
@@ -25,7 +26,7 @@ def build_writers(
     loggers: Sequence[str] = (),
     config: Mapping[str, Any] | None = None,
 ) -> list[EventWriter]:
-    """As ``detectron2.engine.default_writers``, with the services before TensorBoard.
+    """Detectron2's ``default_writers`` and ``curves.png``, and the services before TensorBoard.
 
     Args:
         folder: ``OUTPUT_DIR``.
@@ -45,6 +46,7 @@ def build_writers(
     return [
         ShortPrinter(max_iter),
         JSONWriter(str(folder / METRICS)),
+        CurvesWriter(folder / METRICS, folder / "curves.png"),
         *(SERVICES[name](folder, config or {}) for name in loggers),
         TensorboardXWriter(str(folder)),
     ]

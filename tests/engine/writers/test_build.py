@@ -117,7 +117,7 @@ def test_the_run_its_config_and_its_files(cfg, wandb, mlflow):
     assert parameters["params"]["SOLVER.BASE_LR"] == 0.01 and len(parameters["params"]) == 12
     sent = [Path(x["local_path"]).name for x in mlflow.of("log_artifact")]
     assert sent == [Path(x["glob_str"]).name for x in wandb.of("save")]
-    assert sent == ["config.yaml", "metrics.json"]
+    assert sent == ["config.yaml", "curves.png", "metrics.json"]
     assert len(wandb.of("finish")) == len(mlflow.of("end_run")) == 1
 
 
