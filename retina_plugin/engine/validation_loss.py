@@ -91,11 +91,19 @@ class ValidationLoss(DatasetEvaluator):
         self._obstacle = self._obstacle or self._obstacle_of(inputs, passes)
         if self._obstacle:
             return
-        detector, (predictions,) = self._detector, passes
+        try:
+            losses = self._losses(passes[0], inputs)
+        except KeyError as error:  # a field of the training's objects
+            self._obstacle = f"its losses need what test sets lack: {error.args[0]}"
+            return
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + loss.float()
+
+    def _losses(self, predictions: Predictions, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        detector = self._detector
         truth = [ground_truth_of(x, detector.num_classes, detector.device) for x in inputs]
         targets = detector.assign(predictions, truth)
-        for name, loss in detector.losses_of(predictions, targets, self._add_positives).items():
-            self._sums[name] = self._sums.get(name, 0) + loss.float()
+        return detector.losses_of(predictions, targets, self._add_positives)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """The losses, of the first worker; elsewhere nothing."""

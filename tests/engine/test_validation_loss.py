@@ -160,6 +160,24 @@ def test_classes_that_the_detector_has_not(cfg, caplog):
     assert "No validation loss of test: " in caplog.text and "a class 2" in caplog.text
 
 
+class ByDistance(torch.nn.Module):
+    """Somebody's box loss."""
+
+    def forward(self, positives):
+        return positives.field("gt_distance")
+
+
+def test_losses_that_need_what_a_test_set_does_not_have(cfg, caplog):
+    """The evaluation goes on."""
+    cfg.DATASETS.COCO.EXTRA_ANNOTATION_KEYS = ["distance"]
+    model = build(cfg)
+    assert RetinaTrainer.test(cfg, model)["validation"].keys() == LOSSES
+    model.box_loss = ByDistance()
+    with caplog.at_level("WARNING"):
+        assert RetinaTrainer.test(cfg, model).keys() == {"bbox"}
+    assert "its losses need what test sets lack: the ground truth has no field" in caplog.text
+
+
 def test_the_trained_and_the_averaged_weights_have_theirs(cfg):
     cfg.SOLVER.WEIGHT_AVERAGE.DECAY, cfg.SOLVER.WEIGHT_AVERAGE.EVALUATE_BOTH = 0.9, True
     cfg.VIS_PERIOD = 1
