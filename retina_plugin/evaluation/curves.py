@@ -44,8 +44,9 @@ def draw_curves(metrics_json: str | Path, output: str | Path) -> Path:
         ``output``, as a path.
     """
     series = read_metrics(metrics_json)
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.12, top=0.92, wspace=0.1)
     loss_axes, ap_axes = figure.subplots(1, 2)
     for color, (name, label) in zip(COLORS, LOSSES.items(), strict=False):
         if name in series:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from detectron2.utils.events import EventStorage, JSONWriter, TensorboardXWriter
-from support.tiny_training import tiny_training_cfg, train_scripted
+from support.tiny_training import Scripted, tiny_training_cfg, train_scripted
 
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.engine.writers.build import build_writers
@@ -76,6 +76,14 @@ def mlflow(monkeypatch):
     return calls
 
 
+class WithServices(Scripted):
+    build_writers = RetinaTrainer.build_writers
+
+
+def train(cfg, values, **options):
+    train_scripted(cfg, values, base=WithServices, **options)
+
+
 @pytest.fixture
 def cfg(tmp_path):
     """An evaluation in the middle, pictures of two steps, both services."""
@@ -84,7 +92,7 @@ def cfg(tmp_path):
 
 
 def test_services_get_what_metrics_json_has(cfg, wandb, mlflow):
-    train_scripted(cfg, [1.0, 2.0])
+    train(cfg, [1.0, 2.0])
     folder = Path(cfg.OUTPUT_DIR)
     lines = [json.loads(x) for x in (folder / "metrics.json").read_text().splitlines()]
     lines = {line.pop("iteration"): line for line in lines}
@@ -109,7 +117,7 @@ def test_the_run_its_config_and_its_files(cfg, wandb, mlflow):
     folder = Path(cfg.OUTPUT_DIR)
     folder.mkdir()
     (folder / "config.yaml").write_text("A: 1")
-    train_scripted(cfg, [1.0, 2.0])
+    train(cfg, [1.0, 2.0])
     (init,) = wandb.of("init")
     assert init["config"] == yaml.safe_load(cfg.dump())
     assert (init["dir"], init["name"], init["id"]) == (str(folder), "output", None)
@@ -122,8 +130,8 @@ def test_the_run_its_config_and_its_files(cfg, wandb, mlflow):
 
 
 def test_a_resumed_training_goes_on_in_its_run(cfg, wandb, mlflow):
-    train_scripted(cfg, [1.0], stop_before=4)
-    train_scripted(cfg, [2.0], resume=True)
+    train(cfg, [1.0], stop_before=4)
+    train(cfg, [2.0], resume=True)
     assert [x["id"] for x in wandb.of("init")] == [None, "run7"]
     assert [x["run_id"] for x in mlflow.of("start_run")] == [None, "run8"]
     assert len(mlflow.of("log_params")) == 1
