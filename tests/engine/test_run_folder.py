@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from support.workers import on_workers
 
 from retina_plugin.engine.run_folder import description, open_run, relocated
 
@@ -122,14 +120,3 @@ def test_what_the_run_depends_on(tmp_path, monkeypatch):
     assert found["command"] == sys.argv and found["folder"] == str(tmp_path)
     assert found["workers"] == 1 and found["packages"]["torch"] == found["environment"]["torch"]
     assert json.loads(json.dumps(found)) == found
-
-
-def open_on(rank, folder):
-    return str(open_for(Path(folder)))
-
-
-def test_of_two_workers_one_moves_and_both_know(tmp_path):
-    folder = tmp_path / "output"
-    write(folder, OF_A_TRAINING)
-    assert on_workers(2, tmp_path, open_on, str(folder)) == [str(folder / "previous_1")] * 2
-    assert not (folder / "previous_2").exists()
