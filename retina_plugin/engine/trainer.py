@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import yaml
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, create_ddp_model
-from detectron2.engine.hooks import EvalHook
 from detectron2.engine.train_loop import HookBase, TrainerBase
-from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, has_event_storage
 from torch import nn
 
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.data.train_loader import build_train_loader, start_at
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.engine.hooks.build import HookSettings, training_hooks
+from retina_plugin.engine.hooks.early_stopping import until_stopped
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.tiled_inference import counted_detections, tile_inference
+from retina_plugin.engine.validation_loss import observed_losses
+from retina_plugin.engine.validation_pictures import ValidationPictures
 from retina_plugin.engine.weight_average import build_weight_average
+from retina_plugin.engine.writers.build import build_writers
 from retina_plugin.evaluation.build import build_evaluator
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
 
@@ -84,14 +92,31 @@ class RetinaTrainer(DefaultTrainer):
     def train(self) -> dict[str, Any]:
         """Train; returns the last evaluation's results, on workers other than the first empty."""
         start_at(self._trainer.data_loader, self.start_iter)
-        super().train()
-        return getattr(self, "_last_eval_results", {})
+        stopped = until_stopped(super().train)
+        results = getattr(self, "_last_eval_results", {})
+        if stopped and comm.is_main_process():
+            verify_results(self.cfg, results)  # as Detectron2 does after the last step
+        return results
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's; evaluated are the averaged weights, where there are."""
-        evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
-        hooks = super().build_hooks()
-        return [evaluation if isinstance(hook, EvalHook) else hook for hook in hooks]
+        """Detectron2's, and those of ``engine/hooks``; see :func:`training_hooks`.
+
+        Evaluated are the averaged weights, where there are.
+        """
+        own = type(self).build_evaluator.__func__ is RetinaTrainer.build_evaluator.__func__
+        return training_hooks(
+            super().build_hooks(),
+            HookSettings.of(self.cfg, checks_metrics=own),
+            step=self._trainer,
+            checkpointer=self.checkpointer,
+            evaluate=self._evaluate,
+        )
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's, and the services of ``LOGGERS``."""
+        loggers = self.cfg.get("LOGGERS", [])
+        config = yaml.safe_load(self.cfg.dump()) if loggers else {}
+        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter, loggers=loggers, config=config)
 
     def _evaluate(self) -> dict[str, Any]:
         def results() -> dict[str, Any]:
@@ -120,8 +145,9 @@ class RetinaTrainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Detectron2's loader with the plugin's mapper."""
-        mapper = RetinaDatasetMapper(cfg, is_train=False)
+        """Detectron2's loader with the plugin's mapper, for ``TEST.VALIDATION_LOSS`` with boxes."""
+        keeps = cfg.TEST.get("VALIDATION_LOSS", True)
+        mapper = RetinaDatasetMapper(cfg, is_train=False, keep_ground_truth=keeps)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
@@ -129,7 +155,8 @@ class RetinaTrainer(DefaultTrainer):
         """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
 
         By tiles where ``INPUT.TILES.TEST_SIZE`` says so. Where the model is in training, it stays
-        as it is.
+        as it is. With ``TEST.VALIDATION_LOSS`` each test set has losses beside its other results,
+        see :class:`ValidationLoss`, and within a training with ``VIS_PERIOD`` pictures as well.
         """
         if cfg.TEST.get("OPTIMIZE", True):
             model = optimize_for_inference(
@@ -137,7 +164,22 @@ class RetinaTrainer(DefaultTrainer):
                 winograd=cfg.MODEL.get("WINOGRAD", True),
                 compile=cfg.TEST.get("COMPILE", False),
             )
-        return super().test(cfg, tile_inference(cfg, model), evaluators)
+        model = tile_inference(cfg, model)
+        names = cfg.DATASETS.TEST
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in names]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        draws = cfg.VIS_PERIOD > 0 and has_event_storage()
+        with ExitStack() as stack:
+            if cfg.TEST.get("VALIDATION_LOSS", True):
+                losses = stack.enter_context(observed_losses(model, names))
+                pictures = [ValidationPictures(x, cfg.INPUT.FORMAT) for x in names if draws]
+                evaluators = [
+                    DatasetEvaluators([x for x in group if x is not None])
+                    for group in zip_longest(losses, pictures, evaluators)
+                ]
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
