@@ -20,6 +20,7 @@ from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.denormals import flush_denormals
+from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.step import AUTO, build_step
@@ -99,8 +100,9 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]:
     """Train ``model`` as the config says; returns the results of the last evaluation.
 
-    ``train.weight_average`` and ``train.accumulate`` are what they are under ``SOLVER``; with the
-    latter ``dataloader.train.total_batch_size`` is the batch of an optimizer's step.
+    ``train.weight_average``, ``train.accumulate`` and ``train.non_finite`` are what they are under
+    ``SOLVER``; with ``accumulate`` ``dataloader.train.total_batch_size`` is the batch of an
+    optimizer's step.
     """
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
@@ -121,6 +123,12 @@ def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
         precision=amp.get("precision", AUTO),
         accumulate=accumulate,
         average=average,
+        guard=build_guard(
+            model,
+            optimizer,
+            cfg.train.get("non_finite", {}),
+            Origin(Path(cfg.train.output_dir) / FOLDER),
+        ),
     )
     checkpointer = RetinaCheckpointer(
         parallel,
