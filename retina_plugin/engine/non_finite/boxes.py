@@ -61,7 +61,7 @@ def is_bad(losses: dict[str, Tensor]) -> list[str]:
 
 def blame_boxes(
     model: nn.Module,
-    given: dict[str, Any],
+    alone: Sequence[dict[str, Any]],
     image: Image,
     *,
     class_names: Sequence[str],
@@ -74,23 +74,24 @@ def blame_boxes(
 
     Args:
         model: not wrapped for the workers.
-        given: the image's input.
+        alone: a batch of the image's input alone, or of copies of it.
         image: what is known of it.
         class_names: of the data set, where they are known.
         autocast: makes the context of the forward pass.
     """
-    instances = given["instances"]
+    instances = alone[0]["instances"]
     if not isinstance(model, FocalRetinaNet) or not instances.has("gt_boxes"):
         return
     with torch.no_grad(), autocast(), _counting_nothing(model):
-        images = model.preprocess_image([given])
-        truth = ground_truth_of(given, model.num_classes, model.device)
-        predictions = model.predict(images, [truth])
+        images = model.preprocess_image(list(alone))
+        truth = ground_truth_of(alone[0], model.num_classes, model.device)
+        predictions = model.predict(images, [truth] * len(alone))
         if not all(bool(x.isfinite().all()) for x in (*predictions.logits, *predictions.deltas)):
             return
 
         def losses(rows: list[int]) -> tuple[list[str], list[str]]:
-            targets = model.assign(predictions, [truth[torch.tensor(rows, dtype=torch.int64)]])
+            some = truth[torch.tensor(rows, dtype=torch.int64)]
+            targets = model.assign(predictions, [some] * len(alone))
             bad = is_bad(model.losses_of(predictions, targets, _divide_by_one))
             counts = zip(model.head_in_features, targets.positives.level_counts, strict=True)
             return bad, [name for name, count in counts if count]

@@ -108,6 +108,7 @@ class Finding:
         advice: what to do, a line each.
         replay: the file that was written; "" for none.
         notes: what could not be found out.
+        search_failed: half-way; what is here may lack something.
     """
 
     step: int
@@ -126,6 +127,7 @@ class Finding:
     advice: list[str] = field(default_factory=list)
     replay: str = ""
     notes: list[str] = field(default_factory=list)
+    search_failed: bool = False
 
     @property
     def bad_losses(self) -> list[str]:
@@ -158,7 +160,7 @@ def _rows(found: Finding) -> list[str]:
     rows += [("Gradient", _listed(found.gradients, "not finite, the first in the backward pass"))]
     rows += _image_rows(found)
     rows += [("Before", text) for text in _history_rows(found.history)]
-    rows += [("Where", f"{found.precision} on {found.device}, worker {found.worker}")]
+    rows += [("Run", f"{found.precision} on {found.device}, worker {found.worker}")]
     rows += [("Note", note) for note in found.notes]
     rows += [("Likely", found.why), *(("Do", line) for line in found.advice)]
     if found.replay:

@@ -200,6 +200,7 @@ class NonFiniteGuard:
             search(found, batches, passes)
         except Exception as error:  # the training's error must not hide behind one of the search
             logger.debug("the search failed", exc_info=True)
+            found.search_failed = True
             found.notes.append(f"the search itself failed: {type(error).__name__}: {error}")
         self._before.restore_buffers()
         lr = max((group["lr"] for group in self._optimizer.param_groups), default=None)
@@ -242,6 +243,10 @@ class NonFiniteGuard:
             return True
         if not self._skips:
             raise NonFiniteError(found)
+        if found.search_failed:
+            raise NonFiniteError(
+                found, "\nThe search ended half-way, so the model may not be as it was: no skip."
+            )
         self.skipped += 1
         if self.skipped > self._max_skips:
             raise NonFiniteError(

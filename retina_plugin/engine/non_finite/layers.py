@@ -12,11 +12,13 @@ from torch.utils._pytree import tree_leaves
 
 from retina_plugin.engine.non_finite.finding import Layer
 
+_LEAST_DIM = 3  # of maps and tokens; losses and the like, which are modules too, give less
+
 
 class LayerSearch:
     """A context in which every module of a model is watched; for one forward pass.
 
-    To blame is the innermost module that got finite numbers and gave others: so is the convolution
+    To blame is the innermost layer that got finite numbers and gave others: so is the convolution
     whose norm, within it, saw the infinite number first. Each look waits for the device.
 
     Args:
@@ -71,7 +73,7 @@ class LayerSearch:
         call, self.calls[name] = self.calls[name], self.calls[name] + 1
         if not name or self._found is not None:  # the model as a whole gives the losses
             return
-        bad = [x for x in _tensors(output) if not _is_finite(x)]
+        bad = [x for x in _tensors(output) if x.dim() >= _LEAST_DIM and not _is_finite(x)]
         if bad and (got_finite or self._first_seen is None):
             layer = _describe(name, module, inputs, bad[0])
             layer.from_input = not got_finite
@@ -83,7 +85,7 @@ class LayerSearch:
 
 def _describe(name: str, module: nn.Module, inputs: Any, output: Tensor) -> Layer:
     bad = ~output.isfinite()
-    images = bad.flatten(1).any(dim=1).nonzero().flatten().tolist() if output.dim() == 4 else []
+    images = bad.flatten(1).any(dim=1).nonzero().flatten().tolist()
     return Layer(
         name=name,
         kind=type(module).__name__,

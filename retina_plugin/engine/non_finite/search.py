@@ -11,6 +11,7 @@ import torch
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from retina_plugin.engine.non_finite.boxes import blame_boxes, is_bad, odd_boxes
 from retina_plugin.engine.non_finite.finding import LOSS, Finding, Image, Layer
@@ -35,6 +36,12 @@ class Passes:
     before: StateBefore
     autocast: Callable[[], AbstractContextManager]
     class_names: Sequence[str] = ()
+
+    @property
+    def copies(self) -> int:
+        """How often an image is in a batch of its own: a batch norm needs more than one value."""
+        norms = (x for x in self.model.modules() if isinstance(x, _BatchNorm))
+        return 2 if any(norm.training for norm in norms) else 1
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of a batch, in training mode."""
@@ -66,10 +73,7 @@ def search(found: Finding, batches: Sequence[Batch], passes: Passes) -> None:
             passes.before.rewind()
             for batch in batches:
                 found.gradients += _bad_gradients(passes, batch)
-        try:
-            _search_images(images, given, passes, of_gradient=of_gradient)
-        except ValueError as error:  # of a batch norm, where one image is too few
-            found.notes.append(f"single images could not be tried: {error}")
+        _search_images(images, given, passes, of_gradient=of_gradient)
         if not of_gradient and found.layer is None:
             for image in images:
                 if image.alone:
@@ -100,7 +104,8 @@ def _search_layers(batches: Sequence[Batch], passes: Passes) -> Layer | None:
             passes.losses(batch)
         if layer is None and watched.layer is not None:
             layer = watched.layer
-            layer.images = [first_image + index for index in layer.images]
+            # of windows or tokens the first dimension is another than that of images
+            layer.images = [first_image + i for i in layer.images if i < len(batch)]
         first_image += len(batch)
     return layer
 
@@ -112,11 +117,12 @@ def _search_images(
     most = max(comm.all_gather(len(images)))
     for turn in range(most):
         image, x = images[min(turn, len(images) - 1)], given[min(turn, len(images) - 1)]
+        alone = [x] * passes.copies
         passes.before.rewind()
         if of_gradient:
-            image.alone = ["the gradient"] if _bad_gradients(passes, [x]) else []
+            image.alone = ["the gradient"] if _bad_gradients(passes, alone) else []
         else:
-            image.alone = is_bad(passes.losses([x]))
+            image.alone = is_bad(passes.losses(alone))
 
 
 def _search_boxes(image: Image, given: dict[str, Any], passes: Passes, found: Finding) -> None:
@@ -129,7 +135,7 @@ def _search_boxes(image: Image, given: dict[str, Any], passes: Passes, found: Fi
     passes.before.rewind()
     blame_boxes(
         passes.model,
-        given,
+        [given] * passes.copies,
         image,
         class_names=passes.class_names,
         autocast=passes.autocast,

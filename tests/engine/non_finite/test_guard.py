@@ -143,14 +143,16 @@ def test_a_search_that_fails_does_not_hide_the_error(monkeypatch):
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr(guard, "search", search)
-    found = finding_of(step_of(tiny_detector(), [with_bad_pixel(float_batch())]))
-    assert "ZeroDivisionError: planted" in found.notes[0] and found.bad_losses
+    step = step_of(tiny_detector(), [with_bad_pixel(float_batch())], ACTION="skip")
+    with pytest.raises(NonFiniteError, match="ZeroDivisionError: planted.*\n(.*\n)*.*no skip"):
+        run(step, 1)
 
 
 def test_on_the_command_line_it_is_a_message_without_a_traceback():
-    with pytest.raises(
-        SystemExit, match=r"error: The loss became infinite.*\n(.*\n)*.*image_1.png"
-    ), user_errors():
+    with (
+        pytest.raises(SystemExit, match=r"error: The loss became infinite.*\n(.*\n)*.*image_1.png"),
+        user_errors(),
+    ):
         run(step_of(tiny_detector(), [with_bad_pixel(float_batch())]), 1)
 
 

@@ -18,7 +18,8 @@ def write(folder, batch):
 def test_the_step_comes_back(tmp_path):
     batch = with_bad_pixel(float_batch())
     batch[0]["ignored_boxes"] = Boxes(torch.tensor([[1.0, 2, 3, 4]]))
-    batch[0]["instances"].gt_weight = torch.rand(6)
+    for given in batch:
+        given["instances"].gt_weight = torch.rand(len(given["instances"]))
     found, saved = write(tmp_path, batch)
     assert saved.config == "MODEL: {}" and saved.finding == {**found.as_plain(), "replay": ""}
     assert saved.environment["torch"] == str(torch.__version__)
@@ -53,7 +54,7 @@ class Runs:
 def test_code_in_a_file_does_not_run(tmp_path, save):
     path = tmp_path / "hostile.pth"
     save({"kind": KIND, "format": 1, "step": Runs()}, path)
-    with pytest.raises(ValueError, match=r"hostile.pth: holds more than tensors"):
+    with pytest.raises(ValueError, match=r"hostile.pth: (holds more than tensors|cannot be read)"):
         read_step(path)
 
 

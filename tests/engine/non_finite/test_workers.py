@@ -12,12 +12,16 @@ from retina_plugin.engine.step import TrainingStep
 from retina_plugin.engine.trainer import distribute
 
 
-def train(rank, folder, action):
+def train_both(rank, folder):
+    return {action: train(folder / action, action) for action in ("stop", "skip")}
+
+
+def train(folder, action):
     """Three steps; in the second the last worker has a bad pixel. The normalizer waits for all."""
     model = tiny_detector()
     model.normalizer.average_over_workers = True
     batches = [float_batch() for _ in range(3)]
-    if rank == comm.get_world_size() - 1:
+    if comm.get_rank() == 1:
         batches[1] = with_bad_pixel(batches[1])
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     guard = build_guard(model, optimizer, {"ACTION": action}, Origin(folder))
@@ -37,12 +41,19 @@ def train(rank, folder, action):
     }
 
 
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    return folder, on_workers(2, folder, train_both, folder)
+
+
 @pytest.mark.parametrize("action", ["stop", "skip"])
-def test_workers_agree(tmp_path, action):
-    first, second = on_workers(2, tmp_path, train, tmp_path / "files", action)
+def test_workers_agree(of_two, action):
+    folder, results = of_two
+    first, second = (result[action] for result in results)
     for name, x in first["weights"].items():
         assert torch.equal(x, second["weights"][name]) and bool(x.isfinite().all()), name
-    assert [x.name for x in (tmp_path / "files").iterdir()] == ["step_1_worker_1.pth"]
+    assert [x.name for x in (folder / action).iterdir()] == ["step_1_worker_1.pth"]
     if action == "skip":
         assert first["skipped"] == second["skipped"] == 1 and first["steps"] == 2
         assert first["message"] == second["message"] == ""
