@@ -8,7 +8,7 @@ from typing import NamedTuple
 from retina_plugin.engine.non_finite.finding import LOSS_SCALE, Finding
 
 HALF_MAX = 65504.0  # of float16
-LARGE_WEIGHT = 1e4  # no trained network has such
+LARGE_WEIGHT, LARGE_INPUT = 1e3, 1e6  # no trained network has such
 LARGE_LOSS = 1e3
 GROWTH = 5.0  # of the loss or the gradient within the history
 
@@ -79,7 +79,7 @@ def _scale(found: Finding) -> Cause | None:
 
 def _statistics(found: Finding) -> Cause | None:
     layer = found.layer
-    if layer is None or "Norm" not in layer.kind or layer.from_input:
+    if layer is None or "BatchNorm" not in layer.kind or layer.from_input or _is_large(found):
         return None
     return Cause(
         f"The statistics of {layer.name} make no finite numbers (a negative or tiny variance?).",
@@ -98,24 +98,21 @@ def _half(found: Finding) -> Cause | None:
 
 
 def _diverged(found: Finding, lr: float | None, first_step: bool) -> Cause | None:
-    """The learning rate: the loss or the weights had grown before."""
+    """The learning rate: loss, weights or activations had grown before."""
     layer = found.layer
-    large = layer is not None and (layer.largest_weight or 0) > LARGE_WEIGHT
-    grown = any(_has_grown(found, name) for name in ("loss", "gradient_norm"))
-    if first_step and large:
+    signs = [_is_large(found)] if layer is not None else []
+    if first_step and any(signs):
         return Cause(
-            f"A weight of {layer.name} is {layer.largest_weight:.3g} before anything was learnt.",
+            f"Before anything was learnt, {layer.name} has {signs[0]}.",
             ("look at the file that MODEL.WEIGHTS names, or at the layer's initialisation",),
         )
-    if not (grown or large or found.parameters):
+    signs += ["the loss grew before"] if _has_grown(found, "loss") else []
+    signs += ["the gradient grew before"] if _has_grown(found, "gradient_norm") else []
+    signs += ["weights are no finite numbers any more"] if found.parameters else []
+    if not any(signs):
         return None
     rate = "" if lr is None else f" (now {lr:.3g})"
     lower = "a tenth of it" if lr is None else f"{lr / 10:.1g}"
-    signs = [
-        "the loss grew before" if grown else "",
-        f"weights reach {layer.largest_weight:.2g}" if large else "",
-        "weights were no finite numbers any more" if found.parameters else "",
-    ]
     return Cause(
         f"The learning rate is too high for this batch{rate}: {', '.join(filter(None, signs))}.",
         (
@@ -123,6 +120,18 @@ def _diverged(found: Finding, lr: float | None, first_step: bool) -> Cause | Non
             "SOLVER.CLIP_GRADIENTS.ENABLED True SOLVER.CLIP_GRADIENTS.CLIP_TYPE norm",
         ),
     )
+
+
+def _is_large(found: Finding) -> str:
+    """What no trained network has, at the layer to blame; "" for nothing."""
+    layer = found.layer
+    if layer is None:
+        return ""
+    if (layer.largest_weight or 0) > LARGE_WEIGHT:
+        return f"weights up to {layer.largest_weight:.2g}"
+    if layer.largest_input > LARGE_INPUT and not layer.from_input:
+        return f"inputs up to {layer.largest_input:.2g}"
+    return ""
 
 
 def _has_grown(found: Finding, name: str) -> bool:

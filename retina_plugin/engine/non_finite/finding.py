@@ -201,7 +201,7 @@ def _image_rows(found: Finding) -> list[tuple[str, str]]:
         files = ", ".join(image.file for image in found.images[:MOST_IMAGES])
         more = ", ..." if found.num_images > MOST_IMAGES else ""
         if not any(image.bad_pixels for image in found.images):
-            return [("Images", f"every image of the batch, so no one image: {files}{more}")]
+            return [("Images", f"all {found.num_images}, so no one of them: {files}{more}")]
     for image in found.images[:MOST_IMAGES]:
         what = f"{image.bad_pixels:,} of {image.pixels:,} pixel values not finite"
         if not image.bad_pixels:

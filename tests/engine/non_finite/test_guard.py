@@ -144,7 +144,7 @@ def test_a_search_that_fails_does_not_hide_the_error(monkeypatch):
 
     monkeypatch.setattr(guard, "search", search)
     step = step_of(tiny_detector(), [with_bad_pixel(float_batch())], ACTION="skip")
-    with pytest.raises(NonFiniteError, match="ZeroDivisionError: planted.*\n(.*\n)*.*no skip"):
+    with pytest.raises(NonFiniteError, match=r"ZeroDivisionError: planted.*\n(.*\n)*.*no skip"):
         run(step, 1)
 
 

@@ -8,6 +8,7 @@ from detectron2.structures import Boxes, PolygonMasks
 from support.failing import finding_of, float_batch, step_of, tiny_detector, with_bad_pixel
 
 from retina_plugin.engine.non_finite.replay_file import KIND, read_step
+from retina_plugin.environment import environment
 
 
 def write(folder, batch):
@@ -22,7 +23,7 @@ def test_the_step_comes_back(tmp_path):
         given["instances"].gt_weight = torch.rand(len(given["instances"]))
     found, saved = write(tmp_path, batch)
     assert saved.config == "MODEL: {}" and saved.finding == {**found.as_plain(), "replay": ""}
-    assert saved.environment["torch"] == str(torch.__version__)
+    assert saved.environment == environment()
     ((first, second),) = saved.batches
     assert torch.equal(first["image"], batch[0]["image"]) and first["file_name"] == "image_0.png"
     assert torch.equal(first["ignored_boxes"].tensor, batch[0]["ignored_boxes"].tensor)

@@ -1,6 +1,8 @@
 """Every planted cause is named: layer, image, box, class, level, and what to do."""
 
+import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from support.batches import make_batch
 from support.failing import (
     CLASSES,
@@ -17,8 +19,10 @@ from retina_plugin.engine.non_finite.causes import likely_cause
 from retina_plugin.engine.non_finite.finding import LOSS, Box, Finding, Image, Layer
 
 
-def test_a_learning_rate_that_is_too_high():
-    step = step_of(tiny_detector(NORM=""), [make_batch()] * 8, lr=1e6)
+@pytest.mark.parametrize("norm", ["", "GN"])
+def test_a_learning_rate_that_is_too_high(norm):
+    """Also where it is a norm that overflows."""
+    step = step_of(tiny_detector(NORM=norm), [make_batch()] * 8, lr=1e6)
     found = finding_of(step, 8)
     assert found.step > 0 and found.history[-1]["loss"] > 0
     assert "learning rate" in found.why and "1e+06" in found.why
@@ -58,9 +62,9 @@ def test_a_weight_that_overflows():
     layer = found.layer
     assert (layer.name, layer.kind, layer.level) == ("head.cls_subnet.2", "Conv2d", "p3")
     assert layer.largest_weight > 1e38 and layer.images == [0, 1] and not layer.from_input
-    assert "head.cls_subnet.2 is 2e+38 before anything was learnt" in found.why
+    assert found.why == "Before anything was learnt, head.cls_subnet.2 has weights up to 2e+38."
     text = str(found)
-    assert "head.cls_subnet.2" in text and "every image of the batch" in text
+    assert "head.cls_subnet.2" in text and "all 2, so no one of them: image_0.png" in text
     assert len(text.splitlines()) <= 20
 
 
@@ -144,6 +148,15 @@ def test_batch_norms_need_more_than_one_value():
     model.cls_loss = NaNForClass(model.cls_loss, 5)
     found = finding_of(step_of(model, [batch]))
     assert not found.notes and [box.label for box in found.images[0].boxes] == [5]
+
+
+def test_statistics_of_a_frozen_norm():
+    model = tiny_detector()
+    model.backbone.fpn_output3.norm = FrozenBatchNorm2d(64)
+    model.backbone.fpn_output3.norm.running_var.fill_(-1)
+    found = finding_of(step_of(model, [make_batch()]))
+    assert found.layer.name == "backbone.fpn_output3.norm"
+    assert "negative or tiny variance" in found.why and "FrozenBN" in found.advice[1]
 
 
 def test_half_precision():
