@@ -28,6 +28,7 @@ from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.environment import environment
 
 ODD = "red"
+_LEAST_SIDE = 480  # of a picture, in pixels; smaller images are enlarged
 _BAD_PIXEL = torch.tensor([[255], [0], [0]], dtype=torch.uint8)
 
 
@@ -196,25 +197,38 @@ def draw_step(saved: SavedStep, folder: Path, input_format: str) -> list[Path]:
 
 def _picture(given: dict[str, Any], class_names: list[str], input_format: str) -> Tensor:
     pixels = given["image"]
-    bad = torch.zeros(pixels.shape[1:], dtype=torch.bool)
+    height, width = pixels.shape[1:]
+    boxes, colors, labels = [], [], []
+    instances = given.get("instances")
+    if instances is not None and instances.has("gt_boxes"):
+        odd = {str(box.box) for box in odd_boxes(given, class_names)}
+        limits = torch.tensor([width, height, width, height])
+        corners = instances.gt_boxes.tensor.float()
+        clipped = torch.minimum(corners.nan_to_num(0.0).clamp(min=0), limits)
+        boxes = clipped.tolist()
+        colors = [ODD if str(box) in odd else GROUND_TRUTH for box in corners.tolist()]
+        labels = [
+            class_names[c] if 0 <= c < len(class_names) else str(c)
+            for c in instances.gt_classes.tolist()
+        ]
+    bad = ~pixels.isfinite().all(dim=0)
     if pixels.is_floating_point():
-        bad = ~pixels.isfinite().all(dim=0)
         pixels = pixels.nan_to_num(0, 0, 0)
     picture = to_picture(pixels, input_format)
-    picture[:, bad] = _BAD_PIXEL
-    instances = given.get("instances")
-    if instances is None or not instances.has("gt_boxes"):
-        return picture
-    height, width = picture.shape[1:]
-    boxes = instances.gt_boxes.tensor
-    limits = boxes.new_tensor([width, height, width, height])
-    clipped = torch.minimum(boxes.nan_to_num(0.0, posinf=1e9, neginf=-1e9).clamp(min=0), limits)
-    odd = {tuple(map(str, box.box)) for box in odd_boxes(given, class_names)}
-    colors = [
-        ODD if tuple(map(str, corners)) in odd else GROUND_TRUTH for corners in boxes.tolist()
-    ]
-    labels = [
-        class_names[c] if 0 <= c < len(class_names) else str(c)
-        for c in instances.gt_classes.tolist()
-    ]
-    return draw_boxes(picture, clipped, colors, labels)
+    if bool(bad.any()):
+        picture[:, bad] = _BAD_PIXEL
+        boxes.append(_around(bad))
+        colors.append(ODD)
+        labels.append("not finite")
+    scale = max(1, _LEAST_SIDE // max(height, width))
+    return draw_boxes(picture, torch.tensor(boxes).reshape(-1, 4), colors, labels, scale=scale)
+
+
+def _around(bad: Tensor) -> list[float]:
+    """A box around the marked pixels of a ``(H, W)`` mask, with some room."""
+    height, width = bad.shape
+    y, x = (index.tolist() for index in bad.nonzero(as_tuple=True))
+    room = max(4, max(height, width) // 40)
+    near = (max(min(x) - room, 0), max(min(y) - room, 0))
+    far = (min(max(x) + room, width), min(max(y) + room, height))
+    return [float(side) for side in (*near, *far)]

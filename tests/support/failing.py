@@ -90,3 +90,12 @@ class FlatRoot(nn.Module):
 
     def forward(self, positives):
         return self.loss(positives) + (positives.deltas.sum(dim=1) * 0).sqrt()
+
+
+def write_step(folder):
+    """The finding of a step of two micro-batches, with its replay file and config."""
+    config = tiny_focal_cfg(NORM="GN").dump()
+    batches = [float_batch((4, 2)), with_bad_pixel(float_batch())]
+    return finding_of(
+        step_of(tiny_detector(), batches, folder, config, parts=2, CHECK_GRADIENTS=True)
+    )

@@ -135,7 +135,7 @@ def _is_large(found: Finding) -> str:
 
 
 def _has_grown(found: Finding, name: str) -> bool:
-    past = [record[name] for record in found.history if name in record]
+    past = [float(record[name]) for record in found.history if name in record]
     if not past:
         return False
     last = past[-1]

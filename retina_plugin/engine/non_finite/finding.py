@@ -234,7 +234,7 @@ def _history_rows(history: list[dict[str, float]]) -> list[str]:
     names = {"loss": "loss", "gradient_norm": "gradient norm", "lr": "lr"}
     rows = []
     for name, title in names.items():
-        values = [f"{past[name]:.3g}" for past in history if name in past]
+        values = [f"{float(past[name]):.3g}" for past in history if name in past]
         if values:
             rows.append(f"{title}: {', '.join(values)}")
     return ["; ".join(rows)] if len("; ".join(rows)) < _WIDTH else rows

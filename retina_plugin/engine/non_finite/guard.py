@@ -136,8 +136,9 @@ class NonFiniteGuard:
             gradients = [x.grad for x in self._model.parameters() if x.grad is not None]
             signs[_GRADIENT] = torch.stack(torch._foreach_norm(gradients)).norm()
         if comm.get_world_size() > 1:
-            values = [x.detach().float() for x in (*losses.values(), *signs.values())]
-            finite = torch.stack(values).isfinite().all().float()
+            # of the losses alone: gradient and loss scale are the same on all workers
+            finite = torch.stack([x.detach().float() for x in losses.values()]).isfinite().all()
+            finite = finite.float()
             dist.all_reduce(finite, dist.ReduceOp.MIN)
             signs[_ALL] = finite
         return signs
@@ -163,19 +164,11 @@ class NonFiniteGuard:
         Raises:
             NonFiniteError: they may not, and the training stops.
         """
-        everywhere = bool(read.pop(_ALL, True))
-        gradient, scale = read.pop(_GRADIENT, 0.0), float(read.pop(_SCALE, 1.0))
+        signs = {name: float(read.pop(name)) for name in (_ALL, _GRADIENT, _SCALE) if name in read}
         losses = {name: float(value) for name, value in read.items()}
         self._steps += 1
-        what = None
-        if not all(map(math.isfinite, losses.values())) or not everywhere:
-            what = LOSS
-        if (what is None or everywhere) and not math.isfinite(gradient):
-            what = what or GRADIENT
-        if what is None and scale < 1 and not self._told_of_scale:
-            self._told_of_scale = True
-            what = LOSS_SCALE
-        if what is None:
+        what = self._refusal(losses, signs)
+        if not what:
             return True
         found = Finding(
             step=step,
@@ -185,11 +178,19 @@ class NonFiniteGuard:
             device=str(next(self._model.parameters()).device),
             worker=comm.get_rank(),
         )
-        if what == LOSS and not found.bad_losses and not math.isfinite(gradient):
-            found.what = GRADIENT
         passes = Passes(self._model, self._before, autocast, self._origin.class_names)
-        found = self._examine(found, batches, passes, scale)
-        return self._decide(found)
+        return self._decide(self._examine(found, batches, passes, signs.get(_SCALE, 1.0)))
+
+    def _refusal(self, losses: Mapping[str, float], signs: Mapping[str, float]) -> str:
+        """What is wrong, the same on every worker; "" for nothing."""
+        if not signs.get(_ALL, True) or not all(map(math.isfinite, losses.values())):
+            return LOSS
+        if not math.isfinite(signs.get(_GRADIENT, 0.0)):
+            return GRADIENT
+        if signs.get(_SCALE, 1.0) < 1 and not self._told_of_scale:
+            self._told_of_scale = True
+            return LOSS_SCALE
+        return ""
 
     def _examine(
         self, found: Finding, batches: Sequence[Batch], passes: Passes, scale: float
@@ -202,7 +203,7 @@ class NonFiniteGuard:
             logger.debug("the search failed", exc_info=True)
             found.search_failed = True
             found.notes.append(f"the search itself failed: {type(error).__name__}: {error}")
-        self._before.restore_buffers()
+        self._before.restore()
         lr = max((group["lr"] for group in self._optimizer.param_groups), default=None)
         cause = likely_cause(found, lr=lr, first_step=self._steps == 1)
         found.why, found.advice = cause.why, list(cause.advice)

@@ -91,9 +91,25 @@ def read_step(path: str | Path) -> SavedStep:
     try:
         given = {item.name: content[item.name] for item in fields(SavedStep)}
         given["batches"] = [[_input_of(x) for x in batch] for batch in given["batches"]]
-        return SavedStep(**given)
+        saved = SavedStep(**given)
+        _require_types(saved)
+        return saved
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ValueError(f"{path}: is damaged ({type(error).__name__}: {error})") from error
+
+
+def _require_types(saved: SavedStep) -> None:
+    """Of what a replay reads; the rest is for people and scripts."""
+    tensors = [*saved.weights.values(), *saved.random.values()]
+    finding = saved.finding
+    if not all(isinstance(x, Tensor) for x in tensors) or "cpu" not in saved.random:
+        raise ValueError("weights or random numbers are no tensors")
+    if not all(isinstance(finding[name], str) for name in ("what", "why", "device")):
+        raise ValueError("the finding is no finding")
+    if not isinstance(saved.config, str) or not all(map(len, saved.batches)):
+        raise ValueError("no config, or no images")
+    for losses in (finding["losses"], *finding["history"]):
+        any(float(value) for value in losses.values())
 
 
 def _plain_input(given: dict[str, Any], left_out: set[str]) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 class StateBefore:
     """A model's buffers (normalizer, norms' statistics) and the random numbers' state.
 
+    Also the numbers among the model's own attributes: Detectron2's RetinaNet has its normalizer
+    there.
+
     To remember costs a few copies on the device and no wait: frozen norms, which are most of a
     ResNet's buffers, do not change and are left out.
 
@@ -33,12 +36,16 @@ class StateBefore:
             for module in model.modules()
             if module._buffers and not isinstance(module, FrozenBatchNorm2d)
         ]
+        self._model = model
+        self._numbers: dict[str, float | Tensor] = {}
         self._copies: dict[tuple[nn.Module, str], tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def remember(self) -> None:
         """Before the forward pass."""
         self.random = _random_state(self._on_cuda)
+        attributes = vars(self._model).items()
+        self._numbers = {k: x for k, x in attributes if isinstance(x, float | int | Tensor)}
         by_kind: dict[tuple, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for module in self._modules:
             for name, buffer in module._buffers.items():
@@ -55,8 +62,9 @@ class StateBefore:
             torch._foreach_copy_(copies, originals)
 
     @torch.no_grad()
-    def restore_buffers(self) -> None:
+    def restore(self) -> None:
         """What the model had when it was remembered; the same tensor objects, too."""
+        vars(self._model).update(self._numbers)
         for (module, name), (buffer, copy) in self._copies.items():
             if name in module._buffers:
                 buffer.copy_(copy)
@@ -73,12 +81,12 @@ class StateBefore:
             with EventStorage(1):
                 yield
         finally:
-            self.restore_buffers()
+            self.restore()
             set_random_state(present)
 
     def rewind(self) -> None:
         """To before the step."""
-        self.restore_buffers()
+        self.restore()
         set_random_state(self.random)
 
 

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from support.batches import make_batch
 from support.failing import (
@@ -16,6 +17,7 @@ from support.failing import (
     tiny_detector,
     with_bad_pixel,
 )
+from support.tiny_models import tiny_cfg
 
 from retina_plugin.benchmark.synchronisations import SynchronisationCounter
 from retina_plugin.engine.non_finite.guard import NonFiniteError
@@ -57,6 +59,18 @@ def test_one_step_in_between_does_change_these_tensors():
     run(step_of(model, [float_batch()]), 1)
     changed = [name for name, x in model.state_dict().items() if not torch.equal(x, before[name])]
     assert "normalizer.average" in changed and any("running_var" in name for name in changed)
+
+
+def test_detectron2s_own_retinanet():
+    """Its normalizer is no buffer; image and layer are found of it, too."""
+    cfg = tiny_cfg(NORM="GN")
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    model = build_model(cfg)
+    run(step_of(model, [float_batch()]), 1)
+    before = model.loss_normalizer
+    found = finding_of(step_of(model, [with_bad_pixel(float_batch())]))
+    assert model.loss_normalizer == before
+    assert found.images[0].file == "image_1.png" and found.layer.name.endswith("res3")
 
 
 def test_too_many_skips_stop():

@@ -59,10 +59,10 @@ def test_code_in_a_file_does_not_run(tmp_path, save):
         read_step(path)
 
 
-def damaged(path, change):
-    content = torch.load(path, weights_only=True)
-    change(content)
-    torch.save(content, path)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    step = step_of(tiny_detector(), [with_bad_pixel(float_batch())], tmp_path_factory.mktemp("a"))
+    return finding_of(step).replay
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,17 @@ def damaged(path, change):
         (lambda x: x.update(kind="weights"), "is no replay file"),
         (lambda x: x["batches"][0][0].update(image="x"), "is damaged.*image"),
         (lambda x: x.update(batches=[[1]]), "is damaged"),
+        (lambda x: x.update(batches=[[]]), "is damaged.*no images"),
+        (lambda x: x.update(weights={"a": 1}), "is damaged.*no tensors"),
+        (lambda x: x["finding"].pop("why"), "is damaged.*why"),
+        (lambda x: x["finding"].update(history=[{"loss": "x"}]), "is damaged.*'x'"),
     ],
 )
-def test_other_files_are_refused(tmp_path, change, message):
-    path = finding_of(step_of(tiny_detector(), [with_bad_pixel(float_batch())], tmp_path)).replay
-    damaged(path, change)
+def test_other_files_are_refused(written, tmp_path, change, message):
+    content = torch.load(written, weights_only=True)
+    change(content)
+    path = tmp_path / "step_0.pth"
+    torch.save(content, path)
     with pytest.raises(ValueError, match=rf"step_0.pth: .*{message}"):
         read_step(path)
 

@@ -24,7 +24,9 @@ def train(folder, action):
     if comm.get_rank() == 1:
         batches[1] = with_bad_pixel(batches[1])
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    guard = build_guard(model, optimizer, {"ACTION": action}, Origin(folder))
+    guard = build_guard(
+        model, optimizer, {"ACTION": action, "CHECK_GRADIENTS": True}, Origin(folder)
+    )
     step = TrainingStep(model=distribute(model), loader=batches, optimizer=optimizer, guard=guard)
     message = ""
     with EventStorage():
