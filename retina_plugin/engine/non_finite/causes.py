@@ -11,6 +11,7 @@ HALF_MAX = 65504.0  # of float16
 LARGE_WEIGHT, LARGE_INPUT = 1e3, 1e6  # no trained network has such
 LARGE_LOSS = 1e3
 GROWTH = 5.0  # of the loss or the gradient within the history
+_GO_ON = "SOLVER.NON_FINITE.ACTION skip trains on without such steps meanwhile"
 
 
 class Cause(NamedTuple):
@@ -52,7 +53,7 @@ def _pixels(found: Finding) -> Cause | None:
         return None
     return Cause(
         f"{len(bad)} image(s) have pixel values that are no finite numbers.",
-        (f"correct the file, or leave it out of the json: {bad[0]}",),
+        (f"correct {bad[0]}, or what the mapper makes of it", _GO_ON),
     )
 
 
@@ -62,7 +63,10 @@ def _boxes(found: Finding) -> Cause | None:
             if box.what and (box.losses or box.what == "not finite"):
                 return Cause(
                     f"A box of {image.file} is {box.what}.",
-                    ("correct or remove the box; if the json's box is right, look at the mapper",),
+                    (
+                        "correct or remove it; if the json's box is right, look at the mapper",
+                        _GO_ON,
+                    ),
                 )
     return None
 
