@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -164,7 +165,7 @@ def _rows(found: Finding) -> list[str]:
     rows += [("Note", note) for note in found.notes]
     rows += [("Likely", found.why), *(("Do", line) for line in found.advice)]
     if found.replay:
-        rows += [("Replay", f"retina replay {found.replay}")]
+        rows += [("Replay", f"retina replay {shlex.quote(found.replay)}")]
     lines, last = [], ""
     for title, text in rows:
         if text:

@@ -287,11 +287,11 @@ def build_guard(
 
 
 def _history() -> list[dict[str, float]]:
-    """Loss, learning rate and, where somebody logs it, gradient norm of the last steps."""
-    names = {"total_loss": "loss", "lr": "lr", "gradient_norm": "gradient_norm"}
+    """Loss and learning rate of the last steps, and the last gradient norms that were logged."""
+    names = {"total_loss": "loss", "lr": "lr", "gradient_norm/max": "gradient_norm"}
     logged = get_event_storage().histories()
     steps: dict[int, dict[str, float]] = {}
     for name, short in names.items():
         for value, step in logged[name].values()[-HISTORY:] if name in logged else ():
             steps.setdefault(int(step), {})[short] = float(value)
-    return [{"step": step, **steps[step]} for step in sorted(steps)[-HISTORY:]]
+    return [{"step": step, **steps[step]} for step in sorted(steps)]

@@ -130,7 +130,8 @@ def _search_boxes(image: Image, given: dict[str, Any], passes: Passes, found: Fi
         isinstance(module, nn.SyncBatchNorm | NaiveSyncBatchNorm)
         for module in passes.model.modules()
     ):
-        found.notes = ["norms wait for all workers: the replay looks at single boxes"]
+        note = "norms wait for all workers: the replay looks at single boxes"
+        found.notes += [note] if note not in found.notes else []
         return
     passes.before.rewind()
     blame_boxes(

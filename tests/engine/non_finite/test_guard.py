@@ -73,6 +73,24 @@ def test_detectron2s_own_retinanet():
     assert found.images[0].file == "image_1.png" and found.layer.name.endswith("res3")
 
 
+def test_the_history_is_what_was_logged():
+    """Gradient norms are, every so many steps, by a hook."""
+    step = step_of(tiny_detector(), [with_bad_pixel(float_batch())])
+    with EventStorage() as storage:
+        for loss in range(8):
+            storage.put_scalars(total_loss=loss, lr=0.1)
+            if loss % 5 == 0:
+                storage.put_scalar("gradient_norm/max", 10 * loss)
+            storage.step()
+        step.iter = 8
+        with pytest.raises(NonFiniteError) as error:
+            step.run_step()
+    history = error.value.finding.history
+    assert [past["loss"] for past in history if "loss" in past] == [3, 4, 5, 6, 7]
+    assert [past["gradient_norm"] for past in history if "gradient_norm" in past] == [0, 50]
+    assert "loss: 3, 4, 5, 6, 7; gradient norm: 0, 50; lr: 0.1" in str(error.value)
+
+
 def test_too_many_skips_stop():
     batches = [with_bad_pixel(float_batch())] * 4
     step = step_of(tiny_detector(), batches, ACTION="skip", MAX_SKIPS=2)
