@@ -29,6 +29,8 @@ TILES = {
     "TEST_BATCH": 1,
 }
 
+NON_FINITE = {"ACTION": "stop", "MAX_SKIPS": 10, "WRITE": 3, "CHECK_GRADIENTS": False}
+
 
 def add_retina_config(cfg: CfgNode) -> CfgNode:
     """Add the plugin's keys with their defaults; keys that are there already keep their values.
@@ -63,7 +65,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``MODEL.BACKBONE.GRADIENT_CHECKPOINTING``: compute the backbone's activations a second time in
       the backward pass instead of keeping them.
     * ``SOLVER.OPTIMIZER``, ``BACKBONE_LR_FACTOR``, ``LAYER_DECAY``: see ``engine/solver.py``;
-      ``ACCUMULATE``: ``engine/step.py``; ``WEIGHT_AVERAGE``: ``engine/weight_average.py``.
+      ``ACCUMULATE``: ``engine/step.py``; ``WEIGHT_AVERAGE``: ``engine/weight_average.py``;
+      ``NON_FINITE``: what happens when a loss is not finite, ``engine/non_finite/guard.py``.
     * ``SOLVER.AMP.PRECISION``: ``float16`` or ``bfloat16``; ``auto`` is what Detectron2 does on
       CUDA, float16, and bfloat16 on the CPU.
     * ``FLUSH_DENORMAL``: take numbers too small for the CPU's fast path as 0.
@@ -109,6 +112,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
         "LAYER_DECAY": 1.0,
         "ACCUMULATE": 1,
         "WEIGHT_AVERAGE": CfgNode({"DECAY": 0.0, "WARMUP": 10.0, "EVALUATE_BOTH": False}),
+        "NON_FINITE": CfgNode(NON_FINITE),
         "AMP": CfgNode({"PRECISION": "auto"}),
     }
     _add(cfg, "SOLVER", CfgNode(solver))

@@ -23,6 +23,7 @@ from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.hooks.build import HookSettings, metrics_of, training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
 from retina_plugin.engine.run_folder import open_run, relocated
+from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.step import AUTO, build_step
@@ -106,10 +107,10 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]:
     """Train ``model`` as the config says; returns the results of the last evaluation.
 
-    ``train.weight_average`` and ``train.accumulate`` are what they are under ``SOLVER``; with the
-    latter ``dataloader.train.total_batch_size`` is the batch of an optimizer's step.
-    ``train.best`` and ``train.early_stopping`` are what they are under ``TEST``, in lower case,
-    ``train.loggers`` is ``LOGGERS``.
+    ``train.weight_average``, ``train.accumulate`` and ``train.non_finite`` are what they are under
+    ``SOLVER``; with ``accumulate`` ``dataloader.train.total_batch_size`` is the batch of an
+    optimizer's step. ``train.best`` and ``train.early_stopping`` are what they are under ``TEST``,
+    in lower case, ``train.loggers`` is ``LOGGERS``.
     """
     settings = _hook_settings(cfg)
     cfg.optimizer.params.model = model
@@ -131,6 +132,12 @@ def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
         precision=amp.get("precision", AUTO),
         accumulate=accumulate,
         average=average,
+        guard=build_guard(
+            model,
+            optimizer,
+            cfg.train.get("non_finite", {}),
+            Origin(Path(cfg.train.output_dir) / FOLDER),
+        ),
     )
     checkpointer = RetinaCheckpointer(
         parallel,

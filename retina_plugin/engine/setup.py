@@ -30,6 +30,7 @@ from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.run_folder import open_run, relocated
+from retina_plugin.engine.non_finite.guard import NonFiniteError
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.tiled_inference import prepare_tiles
 from retina_plugin.evaluation.build import evaluator_type
@@ -37,7 +38,7 @@ from retina_plugin.registry import UnknownNameError, require_registered
 
 logger = logging.getLogger(__name__)
 
-USER_ERRORS = (ConfigFileError, DataError, PackageFileError, UnknownNameError)
+USER_ERRORS = (ConfigFileError, DataError, NonFiniteError, PackageFileError, UnknownNameError)
 SPEAK_AFTER = 10.0  # seconds that a worker leaves to the first one to say what is wrong
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.engine.accumulation import require_accumulable
+from retina_plugin.engine.non_finite.guard import NonFiniteGuard
 from retina_plugin.engine.weight_average import WeightAverage
 from retina_plugin.normalizers.accumulated_normalizer import AccumulatedNormalizer
 from retina_plugin.registry import unknown_name
@@ -49,6 +50,7 @@ class TrainingStep(SimpleTrainer):
         accumulate: batches of the loader that make a step.
         average: of the model's weights, updated after the optimizer (also where the scaler made it
             skip a step: to know, the host would have to wait).
+        guard: against losses that are not finite; None for one that stops and writes nothing.
 
     Raises:
         ValueError: the model cannot accumulate, see :func:`require_accumulable`.
@@ -63,6 +65,7 @@ class TrainingStep(SimpleTrainer):
         precision: torch.dtype | None = None,
         accumulate: int = 1,
         average: WeightAverage | None = None,
+        guard: NonFiniteGuard | None = None,
     ) -> None:
         super().__init__(model, loader, optimizer, zero_grad_before_forward=True)
         self._is_parallel = isinstance(model, DistributedDataParallel)
@@ -70,17 +73,19 @@ class TrainingStep(SimpleTrainer):
             require_accumulable(self._detector)
         self._accumulate = accumulate
         self._average = average
+        self._guard = guard or NonFiniteGuard(self._detector, optimizer)
         self._device = next(model.parameters()).device.type
         self._precision = precision
         scales = precision is torch.float16
         self.grad_scaler = torch.amp.GradScaler(self._device) if scales else None
 
     def run_step(self) -> None:
-        """Data, forward pass, backward pass, log, optimizer."""
+        """Data, forward pass, backward pass, a look at the numbers, log, optimizer."""
         assert self.model.training, "the model was changed to evaluation mode"
         begin = time.perf_counter()
         batches = [next(self._data_loader_iter) for _ in range(self._accumulate)]
         data_time = time.perf_counter() - begin
+        self._guard.remember()
         self.optimizer.zero_grad()
         if len(batches) > 1:
             losses = self._accumulated(batches)
@@ -88,8 +93,10 @@ class TrainingStep(SimpleTrainer):
             losses = self._forward(batches[0])
             self._backward(losses)
         self.after_backward()
-        # stops at a loss that is not finite, before the weights learn from it
-        self._write_metrics(_on_host(losses), data_time)
+        read = _on_host({**losses, **self._guard.signs(losses, self.grad_scaler)})
+        if not self._is_accepted(read, batches):  # the weights must not learn from it
+            return
+        self._write_metrics(read, data_time)
         if self.grad_scaler is None:
             self.optimizer.step()
         else:
@@ -102,8 +109,20 @@ class TrainingStep(SimpleTrainer):
     def _detector(self) -> nn.Module:
         return self.model.module if self._is_parallel else self.model
 
+    def _is_accepted(self, read: dict[str, Tensor], batches: list[Any]) -> bool:
+        return self._guard.accepts(
+            read,
+            step=self.iter,
+            batches=batches,
+            autocast=self._autocast,
+            precision=str(self._precision or torch.float32).removeprefix("torch."),
+        )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device, self._precision, enabled=self._precision is not None)
+
     def _forward(self, batch: Any, **options: Any) -> dict[str, Tensor]:
-        with torch.autocast(self._device, self._precision, enabled=self._precision is not None):
+        with self._autocast():
             return self.model(batch, **options)
 
     def _backward(self, losses: dict[str, Tensor]) -> None:
@@ -151,6 +170,7 @@ def build_step(
     precision: str = AUTO,
     accumulate: int = 1,
     average: WeightAverage | None = None,
+    guard: NonFiniteGuard | None = None,
 ) -> TrainingStep:
     """The training step of the config.
 
@@ -162,6 +182,7 @@ def build_step(
         precision: ``SOLVER.AMP.PRECISION``; ``auto`` is float16 on CUDA, bfloat16 on the CPU.
         accumulate: ``SOLVER.ACCUMULATE``.
         average: of ``SOLVER.WEIGHT_AVERAGE``.
+        guard: of ``SOLVER.NON_FINITE``.
 
     Raises:
         UnknownNameError: an unknown precision; lists the valid ones.
@@ -184,6 +205,7 @@ def build_step(
         precision=PRECISIONS[precision] if amp else None,
         accumulate=accumulate,
         average=average,
+        guard=guard,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
+from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.engine import DefaultTrainer, create_ddp_model
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
@@ -26,6 +26,7 @@ from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.hooks.build import HookSettings, training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
+from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.tiled_inference import counted_detections, tile_inference
@@ -75,6 +76,7 @@ class RetinaTrainer(DefaultTrainer):
             precision=amp.get("PRECISION", AUTO),
             accumulate=cfg.SOLVER.get("ACCUMULATE", 1),
             average=self.average,
+            guard=build_guard(model, optimizer, cfg.SOLVER.get("NON_FINITE", {}), _origin(cfg)),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RetinaCheckpointer(
@@ -208,6 +210,13 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def _origin(cfg: CfgNode) -> Origin:
+    """What the replay of a step needs besides it."""
+    classes = [MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN[:1]]
+    names = classes[0] or () if classes else ()
+    return Origin(Path(cfg.OUTPUT_DIR) / FOLDER, cfg.dump(), names)
 
 
 def _images_of_loader(cfg: CfgNode) -> int:

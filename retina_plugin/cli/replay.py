@@ -1,0 +1,90 @@
+"""Run again a training step whose loss was not finite, and name what did it.
+
+Training writes the step to ``OUTPUT_DIR/non_finite``: batch, weights, random numbers, config.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from retina_plugin.data.package_files import register_package_paths
+from retina_plugin.engine.replay import Replay, draw_step, replay
+from retina_plugin.engine.setup import available_device, import_extension, user_errors
+
+NOT_REPRODUCED = 1
+
+
+@click.command(name="replay")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--config-file", default="", help="Instead of the config in FILE.")
+@click.option("--device", default="", help="cpu or cuda.  [default: where it was trained]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for pictures of the images.")
+@click.option("--json", "as_json", is_flag=True, help="What was found, for a script.")
+@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+def command(
+    file: Path,
+    config_file: str,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+    extensions: tuple[str, ...],
+) -> None:
+    """Run again a training step whose loss was not finite, and name what did it.
+
+    \b
+    retina replay output/non_finite/step_17.pth
+    retina replay output/non_finite/step_17.pth --device cpu --out pictures
+    retina replay output/non_finite/step_17.pth --json | jq .finding.layer.name
+
+    \b
+    Exit code 0: a number was not finite again; 1: all were finite this time, or
+    an error. Nothing in FILE can run code. Components of your own need --import,
+    as in the training; a LazyConfig's training needs --config-file.
+    """
+    with user_errors():
+        register_package_paths()
+        for extension in extensions:
+            import_extension(extension)
+        device = available_device(device, "--device") if device else ""
+        result = replay(file, config_file=config_file, device=device)
+        pictures = draw_step(result.saved, out, result.input_format) if out is not None else []
+    if as_json:
+        click.echo(json.dumps(_as_plain(result, pictures), indent=1))
+    else:
+        click.echo(_as_text(result))
+        for path in pictures:
+            click.echo(f"{path}  image and boxes")
+    if not result.reproduced:
+        raise SystemExit(NOT_REPRODUCED)
+
+
+def _as_text(result: Replay) -> str:
+    saved = result.saved
+    differences = "\n".join(f"  {line}" for line in result.differences) or "  nothing that is known"
+    if not result.reproduced:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
+        return (
+            f"Not reproduced: iteration {saved.step} is finite this time ({values}).\n"
+            f"Different from the training:\n{differences}"
+        )
+    lines = [f"Reproduced. {result.finding}"]
+    if not result.in_the_same_place:
+        there = (saved.finding.get("layer") or {}).get("name") or "the losses"
+        lines += [f"But in the training it was {there}. Different from it:", differences]
+    return "\n".join(lines)
+
+
+def _as_plain(result: Replay, pictures: list[Path]) -> dict:
+    return {
+        "reproduced": result.reproduced,
+        "in_the_same_place": result.in_the_same_place,
+        "finding": result.finding.as_plain() if result.finding else None,
+        "losses": {name: str(x) if x != x else x for name, x in result.losses.items()},
+        "in_training": result.saved.finding,
+        "differences": result.differences,
+        "left_out": result.saved.left_out,
+        "pictures": list(map(str, pictures)),
+    }

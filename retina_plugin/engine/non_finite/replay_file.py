@@ -1,0 +1,164 @@
+"""A step that failed, in a file of tensors and plain containers: nothing in it can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from retina_plugin.weights.reading import read_file
+
+KIND = "a step of retina_plugin whose loss was not finite"
+FORMAT = 1
+PLAIN = (str, int, float, bool, type(None))
+Batch = list[dict[str, Any]]
+
+
+@dataclass
+class SavedStep:
+    """All that a step depends on.
+
+    Attributes:
+        step: the iteration.
+        finding: what was found out about it, plain.
+        batches: its micro-batches, as the model got them.
+        weights: parameters and buffers before it.
+        random: the random numbers' states before it, by device.
+        config: yaml; "" of a LazyConfig.
+        precision: of ``torch.autocast``: float16, bfloat16, or float32 for none.
+        loss_scale: of float16; 1 for none.
+        checks_gradients: ``SOLVER.NON_FINITE.CHECK_GRADIENTS``.
+        class_names: of the data set.
+        environment: versions and devices.
+        left_out: entries of the batch that are no tensors, boxes or plain values; the model of a
+            RetinaNet reads none.
+    """
+
+    step: int
+    finding: dict[str, Any]
+    batches: list[Batch]
+    weights: dict[str, Tensor]
+    random: dict[str, Tensor]
+    config: str
+    precision: str
+    loss_scale: float
+    checks_gradients: bool
+    class_names: list[str]
+    environment: dict[str, str]
+    left_out: list[str]
+
+
+def write_step(saved: SavedStep, path: Path) -> None:
+    """At once: nothing half-written stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    left_out: set[str] = set(saved.left_out)
+    content = {item.name: getattr(saved, item.name) for item in fields(saved)}
+    content["batches"] = [[_plain_input(x, left_out) for x in batch] for batch in saved.batches]
+    content["weights"] = {name: x.detach().cpu() for name, x in saved.weights.items()}
+    content["left_out"] = sorted(left_out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        torch.save({"kind": KIND, "format": FORMAT, **content}, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_step(path: str | Path) -> SavedStep:
+    """The content of a file of :func:`write_step`; runs no code that is in it.
+
+    Raises:
+        ValueError: it is none, is damaged, or holds more than tensors and plain containers.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file")
+    content = read_file(str(path))
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise ValueError(f"{path}: is no replay file, as training writes to OUTPUT_DIR/non_finite")
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: is of format {content.get('format')}, this retina_plugin reads {FORMAT}: "
+            "replay it with the version that wrote it"
+        )
+    try:
+        given = {item.name: content[item.name] for item in fields(SavedStep)}
+        given["batches"] = [[_input_of(x) for x in batch] for batch in given["batches"]]
+        saved = SavedStep(**given)
+        _require_types(saved)
+        return saved
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise ValueError(f"{path}: is damaged ({type(error).__name__}: {error})") from error
+
+
+def _require_types(saved: SavedStep) -> None:
+    """Of what a replay reads; the rest is for people and scripts."""
+    tensors = [*saved.weights.values(), *saved.random.values()]
+    finding = saved.finding
+    if not all(isinstance(x, Tensor) for x in tensors) or "cpu" not in saved.random:
+        raise ValueError("weights or random numbers are no tensors")
+    if not all(isinstance(finding[name], str) for name in ("what", "why", "device")):
+        raise ValueError("the finding is no finding")
+    if not isinstance(saved.config, str) or not all(map(len, saved.batches)):
+        raise ValueError("no config, or no images")
+    for losses in (finding["losses"], *finding["history"]):
+        any(float(value) for value in losses.values())
+
+
+def _plain_input(given: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Instances):
+            kept = {}
+            for field, x in value.get_fields().items():
+                _keep(kept, field, x, left_out, of=f"{name}.")
+            size = [int(side) for side in value.image_size]
+            plain[name] = {"instances": kept, "image_size": size}
+        else:
+            _keep(plain, str(name), value, left_out)
+    return plain
+
+
+def _keep(kept: dict[str, Any], name: str, value: Any, left_out: set[str], *, of: str = "") -> None:
+    if isinstance(value, Boxes):
+        kept[name] = {"boxes": value.tensor.detach().cpu()}
+    elif isinstance(value, Tensor):
+        kept[name] = value.detach().cpu()
+    elif _is_plain(value):
+        kept[name] = value
+    else:
+        left_out.add(f"{of}{name}")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, PLAIN) and _is_plain(x) for key, x in value.items())
+    return type(value) in PLAIN
+
+
+def _input_of(plain: dict[str, Any]) -> dict[str, Any]:
+    given = {}
+    for name, value in plain.items():
+        if isinstance(value, dict) and "image_size" in value:
+            height, width = value["image_size"]
+            values = {field: _value(x) for field, x in value["instances"].items()}
+            given[name] = Instances((int(height), int(width)), **values)
+        else:
+            given[name] = _value(value)
+    if not isinstance(given["image"], Tensor) or given["image"].dim() != 3:
+        raise ValueError("an image is no tensor of 3 dimensions")
+    return given
+
+
+def _value(plain: Any) -> Any:
+    is_boxes = isinstance(plain, dict) and plain.keys() == {"boxes"}
+    return Boxes(plain["boxes"]) if is_boxes else plain
