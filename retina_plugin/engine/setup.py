@@ -27,6 +27,7 @@ from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.findings import DataError
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
 from retina_plugin.detector import FocalRetinaNet
+from retina_plugin.engine.augmented_inference import prepare_augmentation
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.safe_yaml import ConfigFileError
@@ -68,7 +69,7 @@ def setup(args: Namespace) -> CfgNode:
     Raises:
         ConfigFileError, UnknownNameError, DataError: the user's mistakes, before anything is built.
         ImportError: a package that a test set's evaluator or TEST.COCO_EVAL needs is missing.
-        ValueError: INPUT.TILES cannot be.
+        ValueError: INPUT.TILES or TEST.AUG cannot be.
     """
     register_package_paths()
     for extension in args.extensions:
@@ -77,8 +78,6 @@ def setup(args: Namespace) -> CfgNode:
     _check_architecture(cfg, args.config_file)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="retina_plugin")
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
-    if cfg.TEST.AUG.ENABLED:
-        logger.warning("TEST.AUG has no effect: Detectron2 augments test images for R-CNN alone")
     if args.eval_only:
         _register_test_sets(cfg)
     else:
@@ -89,6 +88,7 @@ def setup(args: Namespace) -> CfgNode:
     if cfg.get("FLUSH_DENORMAL", True):
         flush_denormals()
     prepare_tiles(cfg)
+    prepare_augmentation(cfg)
     if comm.is_main_process():
         check_datasets(cfg, train=not args.eval_only)
         for name in cfg.DATASETS.TEST:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import nn
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.data.train_loader import build_train_loader, start_at
 from retina_plugin.engine.accumulation import micro_batch_size
+from retina_plugin.engine.augmented_inference import SUFFIX, augment_inference
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
@@ -27,6 +30,8 @@ from retina_plugin.engine.tiled_inference import counted_detections, tile_infere
 from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.evaluation.build import build_evaluator
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
+
+logger = logging.getLogger(__name__)
 
 
 class RetinaTrainer(DefaultTrainer):
@@ -88,17 +93,37 @@ class RetinaTrainer(DefaultTrainer):
         return getattr(self, "_last_eval_results", {})
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's; evaluated are the averaged weights, where there are."""
-        evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+        """Detectron2's; evaluated are the averaged weights, where there are.
+
+        With ``TEST.AUG`` a second time with augmentation, after the training or, with ``PERIODIC``,
+        every time.
+        """
+        period, aug = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.AUG
+        evaluations = [EvalHook(period, self._evaluate)]
+        if aug.ENABLED:
+            augmented_period = period if aug.get("PERIODIC", False) else 0
+            evaluations.append(EvalHook(augmented_period, self._evaluate_augmented))
         hooks = super().build_hooks()
-        return [evaluation if isinstance(hook, EvalHook) else hook for hook in hooks]
+        return [
+            new for hook in hooks for new in (evaluations if isinstance(hook, EvalHook) else [hook])
+        ]
 
     def _evaluate(self) -> dict[str, Any]:
-        def results() -> dict[str, Any]:
-            return self.test(self.cfg, self.model)
-
-        self._last_eval_results = self.average.evaluate(results) if self.average else results()
+        self._last_eval_results = self._results_of(self.test)
         return self._last_eval_results
+
+    def _evaluate_augmented(self) -> dict[str, Any]:
+        found = self._results_of(self.test_with_TTA)
+        # "raw" of an average's EVALUATE_BOTH is not the plain evaluation's
+        results = {x if x.endswith(SUFFIX) else x + SUFFIX: value for x, value in found.items()}
+        self._last_eval_results = {**getattr(self, "_last_eval_results", {}), **results}
+        return results
+
+    def _results_of(self, test: Callable[[CfgNode, nn.Module], dict[str, Any]]) -> dict[str, Any]:
+        def results() -> dict[str, Any]:
+            return test(self.cfg, self.model)
+
+        return self.average.evaluate(results) if self.average else results()
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -128,25 +153,46 @@ class RetinaTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
 
-        By tiles where ``INPUT.TILES.TEST_SIZE`` says so. Where the model is in training, it stays
-        as it is.
+        By tiles where ``INPUT.TILES.TEST_SIZE`` says so, without ``TEST.AUG``. Where the model is
+        in training, it stays as it is.
         """
+        return super().test(cfg, cls.build_detector(cfg, model), evaluators)
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """:meth:`test` with the views of ``TEST.AUG``; the results' names end in ``_TTA``.
+
+        Predictions are written under ``OUTPUT_DIR/inference_TTA``, as Detectron2 does.
+        """
+        logger.info("Evaluating with test-time augmentation (TEST.AUG) ...")
+        detector = augment_inference(cfg, cls.build_detector(cfg, model))
+        evaluators = [
+            cls.build_evaluator(cfg, name, f"inference{SUFFIX}") for name in cfg.DATASETS.TEST
+        ]
+        results = super().test(cfg, detector, evaluators)
+        return {name + SUFFIX: value for name, value in results.items()}
+
+    @classmethod
+    def build_detector(cls, cfg: CfgNode, model: nn.Module) -> nn.Module:
+        """What is evaluated: the optimised copy of a model, by tiles where the config says so."""
         if cfg.TEST.get("OPTIMIZE", True):
             model = optimize_for_inference(
                 model,
                 winograd=cfg.MODEL.get("WINOGRAD", True),
                 compile=cfg.TEST.get("COMPILE", False),
             )
-        return super().test(cfg, tile_inference(cfg, model), evaluators)
+        return tile_inference(cfg, model)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """By the data set's type; results under ``OUTPUT_DIR/inference/<data set>``.
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, folder: str = "inference"
+    ) -> DatasetEvaluator:
+        """By the data set's type; results under ``OUTPUT_DIR/<folder>/<data set>``.
 
         COCO's AP counts 100 detections an image; with ``INPUT.TILES.TEST_SIZE``, where a large
         image has more objects than that, it counts ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
         """
-        output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        output_dir = Path(cfg.OUTPUT_DIR) / folder / dataset_name
         coco_eval = cfg.TEST.get("COCO_EVAL", "auto")
         return build_evaluator(
             dataset_name, output_dir, coco_eval=coco_eval, max_detections=counted_detections(cfg)
@@ -156,6 +202,8 @@ class RetinaTrainer(DefaultTrainer):
 def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     """Results of ``MODEL.WEIGHTS``, or on ``resume`` of the last checkpoint in ``OUTPUT_DIR``.
 
+    With ``TEST.AUG.ENABLED`` those with augmentation as well, as ``bbox_TTA``.
+
     Raises:
         ValueError: no weights are given, or they lack some of the model's.
     """
@@ -163,6 +211,8 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     checkpointer = RetinaCheckpointer(model, cfg.OUTPUT_DIR, all_weights=True)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = RetinaTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(RetinaTrainer.test_with_TTA(cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

@@ -14,7 +14,13 @@ from retina_plugin.registry import POST_PROCESSORS
 
 @torch.no_grad()
 def vote(
-    boxes: Tensor, scores: Tensor, groups: Tensor, keep: Tensor, *, vote_thresh: float
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    keep: Tensor,
+    *,
+    vote_thresh: float,
+    parts: Tensor | None = None,
 ) -> Tensor:
     """Each kept box, moved to the mean, weighted by score, of those of its group that overlap it.
 
@@ -30,13 +36,19 @@ def vote(
         groups: ``(n,)`` int64.
         keep: ``(k,)`` indices.
         vote_thresh: in [0, 1).
+        parts: ``(n,)`` int64; boxes of one part have no say in each other. None for no parts.
 
     Returns:
         ``(k, 4)``.
     """
     kept = boxes[keep]
     votes = pairwise_iou(Boxes(kept), Boxes(boxes)) > vote_thresh
-    weights = (votes & (groups[keep, None] == groups)) * scores.to(boxes.dtype)
+    votes &= groups[keep, None] == groups
+    if parts is not None:
+        itself = keep[:, None] == torch.arange(len(boxes), device=keep.device)
+        # a box without an IoU has no vote of its own either
+        votes &= (parts[keep, None] != parts) | itself
+    weights = votes * scores.to(boxes.dtype)
     total = weights.sum(dim=1, keepdim=True)
     mean = weights @ boxes.nan_to_num(0, 0, 0) / total
     return torch.where(total > 0, mean, kept)

@@ -82,9 +82,11 @@ def test_cuda_is_kept_where_there_is_one(config_file, data, monkeypatch):
     assert engine_setup.available_device("cuda:1", "MODEL.DEVICE") == "cuda:1"
 
 
-def test_augmented_testing_is_not_silently_dropped(config_file, data):
-    cfg = setup(arguments(config_file, *as_overrides(*data), "TEST.AUG.ENABLED", "True"))
-    assert "TEST.AUG has no effect" in (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
+def test_augmented_testing_that_cannot_be_is_refused_before_training(config_file, data):
+    words = [*as_overrides(*data), "TEST.AUG.MIN_SIZES", "[]"]
+    setup(arguments(config_file, *words))
+    with pytest.raises(ValueError, match=r"TEST.AUG.MIN_SIZES .* such as \[640, 800\]; got \[\]"):
+        setup(arguments(config_file, *words, "TEST.AUG.ENABLED", "True"))
 
 
 # ---- mistakes
