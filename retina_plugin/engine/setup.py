@@ -75,7 +75,7 @@ def setup(args: Namespace) -> CfgNode:
     for extension in args.extensions:
         import_extension(extension)
     cfg = load_config(args.config_file, args.opts, allow_unsafe=args.allow_unsafe_yaml)
-    _check_architecture(cfg, args.config_file)
+    check_architecture(cfg, args.config_file)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="retina_plugin")
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     if args.eval_only:
@@ -97,8 +97,12 @@ def setup(args: Namespace) -> CfgNode:
     return cfg
 
 
-def _check_architecture(cfg: CfgNode, config_file: str) -> None:
-    """Other detectors read their number of classes from keys that the data would not set."""
+def check_architecture(cfg: CfgNode, config_file: str) -> None:
+    """Refuse other detectors, which read their number of classes from keys of their own.
+
+    Raises:
+        ConfigFileError, UnknownNameError: ``META_ARCHITECTURE`` is no RetinaNet, or unknown.
+    """
     name = cfg.MODEL.META_ARCHITECTURE
     require_registered(META_ARCH_REGISTRY, name, "MODEL.META_ARCHITECTURE")
     if issubclass(META_ARCH_REGISTRY.get(name), FocalRetinaNet | RetinaNet):

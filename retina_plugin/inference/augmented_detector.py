@@ -28,9 +28,8 @@ class AugmentedDetector(nn.Module):
     * Boxes go back to the image; the best is taken, what overlaps it in another view as the
       detector's own suppression forbids is dropped, and again, up to ``max_detections``, as
       ``GeneralizedRCNNWithTTA`` merges. A box keeps its score.
-    * What was dropped has a say in where the kept box lies: see ``vote``. Boxes of one view have no
-      say in each other: there the detector decided already that they are two objects. So one view
-      alone, of the image's own size, gives what the detector gives.
+    * Each box that was dropped has a say in where the one that it overlaps most lies: see ``vote``.
+    * One view of the image's own size, or several, give what the detector alone gives.
 
     Args:
         detector: finds boxes in Detectron2's format: :class:`FocalRetinaNet`, Detectron2's
@@ -39,7 +38,7 @@ class AugmentedDetector(nn.Module):
         min_sizes: lengths of the shorter side, in pixels, one or more.
         max_size: of the longer side, which a view never exceeds.
         flip: look at the mirror image of each as well.
-        vote_thresh: IoU above which a box of the same class in another view votes; 1 for no votes.
+        vote_thresh: IoU above which a dropped box of the same class votes; 1 for no votes.
         batch: views that go through the network together, which are of one size.
         nms_thresh, max_detections, class_agnostic: of the detector's suppression, by default.
 
@@ -120,7 +119,7 @@ class AugmentedDetector(nn.Module):
         )
         kept = found[keep]
         if self.vote_thresh < NO_VOTES:
-            moved = vote(boxes, scores, groups, keep, vote_thresh=self.vote_thresh, parts=view)
+            moved = vote(boxes, scores, groups, keep, vote_thresh=self.vote_thresh, once=True)
             kept.pred_boxes = Boxes(moved)
         return detector_postprocess(kept, *kept.image_size)
 

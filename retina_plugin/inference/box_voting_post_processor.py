@@ -20,7 +20,7 @@ def vote(
     keep: Tensor,
     *,
     vote_thresh: float,
-    parts: Tensor | None = None,
+    once: bool = False,
 ) -> Tensor:
     """Each kept box, moved to the mean, weighted by score, of those of its group that overlap it.
 
@@ -36,18 +36,16 @@ def vote(
         groups: ``(n,)`` int64.
         keep: ``(k,)`` indices.
         vote_thresh: in [0, 1).
-        parts: ``(n,)`` int64; boxes of one part have no say in each other. None for no parts.
+        once: a box votes for one kept box alone, the one that it overlaps most.
 
     Returns:
         ``(k, 4)``.
     """
     kept = boxes[keep]
-    votes = pairwise_iou(Boxes(kept), Boxes(boxes)) > vote_thresh
-    votes &= groups[keep, None] == groups
-    if parts is not None:
-        itself = keep[:, None] == torch.arange(len(boxes), device=keep.device)
-        # a box without an IoU has no vote of its own either
-        votes &= (parts[keep, None] != parts) | itself
+    iou = pairwise_iou(Boxes(kept), Boxes(boxes)) * (groups[keep, None] == groups)
+    votes = iou > vote_thresh
+    if once and len(keep):
+        votes &= iou.argmax(dim=0) == torch.arange(len(keep), device=keep.device)[:, None]
     weights = votes * scores.to(boxes.dtype)
     total = weights.sum(dim=1, keepdim=True)
     mean = weights @ boxes.nan_to_num(0, 0, 0) / total

@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
-from detectron2.modeling import build_model
+from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.structures import Boxes, Instances
 from support.batches import make_batch, make_image
 from support.block_finder import BlockFinder
@@ -58,7 +58,7 @@ def assert_same(found, expected, *, atol=1e-3):
 @pytest.mark.parametrize("vote_thresh", [0.2, 1.0])
 @pytest.mark.parametrize("sizes", [[96], [96, 96]])
 def test_views_that_are_the_image_give_what_the_detector_gives(processor, vote_thresh, sizes):
-    """Voting below the NMS threshold too: boxes of one view have no say in each other."""
+    """Voting below the NMS threshold too: neighbours have no say in each other."""
     cfg = tiny_focal_cfg(SCORE_THRESH_TEST=0.3)
     cfg.MODEL.RETINANET.POST_PROCESSOR.NAME = processor
     detector = build_model(cfg).eval()
@@ -104,26 +104,16 @@ def test_the_batch_changes_nothing(model, image, batch):
 
 def test_merges_as_detectron2_does_for_rcnn(model, image):
     """NMS over the views' detections, in the image's pixels; without votes."""
-    views = AugmentedDetector(model, min_sizes=[64, 96, 120], vote_thresh=1.0)
+    given = {"image": image, "height": 96, "width": 160}
     parts = []
-    for size in (64, 96, 120):
-        for flip in (False, True):
-            (view,) = [
-                v
-                for v in views.views[[64, 96, 120].index(size)](
-                    {"image": image, "height": 96, "width": 160}
-                )
-                if (len(v["transforms"].transforms) == 3) == flip
-                or flip == any("Flip" in type(t).__name__ for t in v["transforms"].transforms)
-            ][:1]
-            (found,) = found_by(model, {"image": view["image"]})
-            x0, y0, x1, y1 = found.pred_boxes.tensor.unbind(1)
-            height, width = view["image"].shape[1:]
-            if flip:
-                x0, x1 = width - x1, width - x0
-            scale = torch.tensor([160 / width, 96 / height] * 2)
-            boxes = torch.stack([x0, y0, x1, y1], dim=1) * scale
-            parts.append((boxes, found.scores, found.pred_classes))
+    for index, view in enumerate(DatasetMapperTTA([64, 96, 120], 4000, True)(given)):
+        (found,) = found_by(model, {"image": view["image"]})
+        height, width = view["image"].shape[1:]
+        x0, y0, x1, y1 = found.pred_boxes.tensor.unbind(1)
+        if index % 2:  # the mirror image
+            x0, x1 = width - x1, width - x0
+        boxes = torch.stack([x0, y0, x1, y1], dim=1) * torch.tensor([160 / width, 96 / height] * 2)
+        parts.append((boxes, found.scores, found.pred_classes))
     boxes, scores, classes = (torch.cat(x) for x in zip(*parts, strict=True))
     keep = batched_nms(boxes, scores, classes, 0.5)[:100]
     expected = Instances(
@@ -132,7 +122,8 @@ def test_merges_as_detectron2_does_for_rcnn(model, image):
         scores=scores[keep],
         pred_classes=classes[keep],
     )
-    assert_same(*found_by(views, {"image": image}), expected)
+    augmented = AugmentedDetector(model, min_sizes=[64, 96, 120], vote_thresh=1.0)
+    assert_same(*found_by(augmented, given), expected)
 
 
 class TwoFinds(torch.nn.Module):
@@ -167,15 +158,15 @@ def test_the_dropped_boxes_vote_and_the_score_stays(vote_thresh, left):
     )  # (0.9 * 60 + 0.6 * 62) / 1.5
 
 
-def test_parts_have_no_say_in_each_other():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [2, 0, 12, 10]])
-    scores, groups, keep = torch.tensor([0.5, 0.5, 0.5]), torch.zeros(3).long(), torch.tensor([0])
-    options = {"vote_thresh": 0.5}
-    assert vote(boxes, scores, groups, keep, **options)[0, 0] == 1
-    parts = torch.tensor([0, 0, 1])
-    assert vote(boxes, scores, groups, keep, **options, parts=parts)[0, 0] == 1.0
-    assert vote(boxes, scores, groups, keep, **options, parts=torch.tensor([0, 1, 0]))[0, 0] == 0.5
-    assert vote(boxes, scores, groups, keep, **options, parts=groups)[0, 0] == 0
+def test_each_box_votes_for_the_kept_one_that_it_overlaps_most():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [1, 0, 11, 10], [3, 0, 13, 10]])
+    scores, groups, keep = torch.full((4,), 0.5), torch.zeros(4).long(), torch.tensor([0, 1])
+    moved = [vote(boxes, scores, groups, keep, vote_thresh=0.2, once=x)[:, 0] for x in (0, 1)]
+    assert moved[0].tolist() == [2, 2]  # all of them, for both
+    assert moved[1].tolist() == [0.5, 3.5]
+    other_class = torch.tensor([0, 0, 1, 0])
+    found = vote(boxes, scores, other_class, keep, vote_thresh=0.2, once=True)
+    assert found[:, 0].tolist() == [0, 3.5]
 
 
 def test_keeps_the_best_as_many_as_the_detector_would(model, image):
