@@ -28,9 +28,7 @@ class CocoIds:
             return
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            self._by_name = {
-                str(PurePosixPath(x["file_name"])): x["id"] for x in content["images"]
-            }
+            self._by_name = {str(PurePosixPath(x["file_name"])): x["id"] for x in content["images"]}
             self._categories = list(content.get("categories") or [])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -45,14 +43,18 @@ class CocoIds:
             KeyError: the json has no such image.
         """
         if self.path is None:
-            self._next += 1
-            return self._next - 1
+            return self.next_id()
         parts = Path(path).absolute().parts
         for start in range(len(parts)):  # the longest name first
             name = "/".join(parts[start:])
             if name in self._by_name:
                 return self._by_name[name]
         raise KeyError(path)
+
+    def next_id(self) -> int:
+        """1, then 2, and so on: for what no json knows."""
+        self._next += 1
+        return self._next - 1
 
     def classes(self, known: ClassNames) -> ClassNames:
         """The detector's classes with the json's category ids.

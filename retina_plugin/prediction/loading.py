@@ -102,9 +102,7 @@ def _settle_classes(cfg: CfgNode, given: Sequence[str] | None) -> ClassNames:
     return _named(known, retinanet.NUM_CLASSES, given)
 
 
-def _named(
-    known: ClassNames | None, count: int, given: Sequence[str] | None
-) -> ClassNames:
+def _named(known: ClassNames | None, count: int, given: Sequence[str] | None) -> ClassNames:
     if known is None:
         return numbered_classes(count)
     if len(known.names) == count:
@@ -124,7 +122,7 @@ def _load_lazy(
     score_thresh: float | None,
     class_names: Sequence[str] | None,
 ) -> LoadedDetector:
-    """The same of a LazyConfig, which runs as Python; ``dataloader.test.mapper`` sees the images."""
+    """The same of a LazyConfig, which runs as Python; ``dataloader.test.mapper`` resizes."""
     cfg = load_lazy(config, overrides)
     device = available_device(device or cfg.train.device, "train.device")
     if cfg.train.get("flush_denormal", True):

@@ -125,8 +125,14 @@ class Predictor:
 
         In place of an image that cannot be read comes the error; the others are found all the same.
         """
-        ahead = read_ahead(images, self.prepare, errors=ImageError, ahead=2 * self.batch)
-        for chunk in in_chunks(ahead, self.batch):
+
+        def prepare(image: ImageLike) -> Prepared | ImageError:
+            try:
+                return self.prepare(image)
+            except ImageError as error:
+                return error
+
+        for chunk in in_chunks(read_ahead(images, prepare, ahead=2 * self.batch), self.batch):
             good = [x for x in chunk if not isinstance(x, ImageError)]
             found = iter(self.detect(good))
             for result in chunk:

@@ -11,11 +11,16 @@ from typing import NamedTuple
 
 STDIN = "-"
 IMAGES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp .gif .ppm .pgm .pbm .pnm .jp2 .j2k "
-    ".avif .npy".split()
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+        *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".npy"),
+    ]
 )
 VIDEOS = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .mts .m2ts .3gp .ogv".split()
+    [
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"),
+        *(".mts", ".m2ts", ".3gp", ".ogv"),
+    ]
 )
 
 
@@ -68,7 +73,8 @@ def find_sources(inputs: Iterable[str], lines: Iterable[str] = ()) -> Sources:
         else:
             found = list(_expand(text, passed_over))
         paths += found
-    unique = {os.path.abspath(path): path for path in paths}
+    # links stay links: where they lead to may have no telling name
+    unique = {os.path.abspath(path): path for path in paths}  # noqa: PTH100
     return Sources(_named(unique), list(dict.fromkeys(passed_over)))
 
 
@@ -79,7 +85,7 @@ def _expand(text: str, passed_over: list[Path]) -> Iterator[Path]:
     elif path.exists() or not glob.has_magic(text):
         yield path
     else:
-        matches = sorted(glob.glob(str(path), recursive=True))
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (any root, and **)
         if not matches:
             raise ValueError(f"{text}: no file matches this pattern")
         for match in map(Path, matches):
@@ -93,7 +99,8 @@ def _in_folder(folder: Path, passed_over: list[Path]) -> Iterator[Path]:
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.parts[len(folder.parts) :])
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.parts[len(folder.parts) :])
     )
     known = [path for path in files if path.suffix.lower() in IMAGES | VIDEOS]
     if not known:
@@ -111,8 +118,11 @@ def _named(unique: dict[str, Path]) -> list[Source]:
         Source(
             path,
             inside.as_posix(),
-            (inside if stems[str(inside.with_suffix("")).casefold()] > 1 else inside.with_suffix(""))
-            .as_posix(),
+            (
+                inside
+                if stems[str(inside.with_suffix("")).casefold()] > 1
+                else inside.with_suffix("")
+            ).as_posix(),
         )
         for path, inside in zip(unique.values(), relative, strict=True)
     ]
