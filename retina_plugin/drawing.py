@@ -22,7 +22,9 @@ _GAP = 6
 _LABEL_SIZE = 16  # pixels
 _PICTURE_BOXES = 20
 _LINES_PER_SIDE = 500  # how many lines' widths the longer side has
+_LINES_PER_BOX = 16
 _TAGS_PER_SIDE = 45
+_TAG_OF_BOX = 0.8
 _SMALLEST_TAG = 10  # pixels
 _FIRST_HUE, _GOLDEN_SECTION = 0.1, 0.618034  # orange is the first
 TRAINING_PICTURE = f"ground truth | {_PICTURE_BOXES} best predictions"
@@ -97,10 +99,14 @@ def draw_detections(
     """
     order = [i for i in range(len(labels)) if (boxes[i, 2:] > boxes[i, :2]).all()][::-1]
     colors = [class_color(classes[i]) for i in order]
-    boxes, longest = boxes[order], scale * max(image.shape[1:])
-    width = max(2, round(longest / _LINES_PER_SIDE))
-    drawn = draw_boxes(image, boxes, colors, scale=scale, width=width)
-    return _tag(drawn, boxes * scale, [labels[i] for i in order], colors, width)
+    boxes = boxes[order]
+    width = round(scale * max(image.shape[1:]) / _LINES_PER_SIDE)
+    if order:  # of small objects a thick line would hide half
+        width = min(
+            width, round(scale * float((boxes[:, 2:] - boxes[:, :2]).median()) / _LINES_PER_BOX)
+        )
+    drawn = draw_boxes(image, boxes, colors, scale=scale, width=max(2, width))
+    return _tag(drawn, boxes * scale, [labels[i] for i in order], colors)
 
 
 def class_color(index: int) -> str:
@@ -109,27 +115,26 @@ def class_color(index: int) -> str:
     return "#" + "".join(f"{round(255 * x):02x}" for x in hsv_to_rgb(hue, 0.85, 1.0))
 
 
-def _tag(
-    image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[str], width: int
-) -> Tensor:
+def _tag(image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[str]) -> Tensor:
     """The labels on a ground of the boxes' colours, above their upper edges where there is room."""
     if not len(boxes):
         return image
     picture = to_pil_image(image)
     draw = ImageDraw.Draw(picture)
     size = max(_SMALLEST_TAG, round(max(picture.size) / _TAGS_PER_SIDE))
-    room = float((boxes[:, 2] - boxes[:, 0]).median())
+    room = _TAG_OF_BOX * float((boxes[:, 2] - boxes[:, 0]).median())
     font = ImageFont.load_default(size=size)
     needed = max(draw.textlength(label, font=font) for label in labels)
     # of many small objects a tag shall not hide the neighbours
     font = ImageFont.load_default(size=max(_SMALLEST_TAG, min(size, size * room / needed)))
-    top, bottom = font.getbbox("0Ag")[1::2]
+    height = round(1.25 * font.size)
     for label, box, color in zip(labels, boxes.tolist(), colors, strict=True):
-        length, height = draw.textlength(label, font=font) + width + 2, bottom - top + 3
+        length = draw.textlength(label, font=font) + font.size / 2
         x = min(max(0, box[0]), max(0, picture.width - length))
         y = box[1] - height if box[1] >= height else box[1]
         draw.rectangle((x, y, x + length, y + height), fill=color)
-        draw.text((x + width / 2 + 1, y + 1 - top), label, _on(color), font=font)
+        middle = (x + font.size / 4, y + height / 2)
+        draw.text(middle, label, _on(color), font=font, anchor="lm")
     return pil_to_tensor(picture)
 
 

@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
 from PIL import Image
 from support.block_data import COLOURS, as_overrides, write_blocks
 from support.tiny_detector import SIZES, THRESH, write_images, write_tiny_detector
 from support.tiny_lazy_config import write_tiny_lazy_config
+from support.tiny_models import tiny_focal_cfg
 
 from retina_plugin import Predictor
 from retina_plugin.data.coco_registration import register_datasets
@@ -188,14 +191,11 @@ def test_names_are_given_or_made_up(trained, predictor, images):
 
 @pytest.mark.parametrize("head", ["FocalRetinaNetHead", "QualityHead"])
 def test_the_number_of_classes_is_in_the_weights(tmp_path, head):
-    words = ["MODEL.RETINANET.HEAD.NAME", head]
-    trained = write_tiny_detector(tmp_path, words, classes=4)
-    text = trained.config.read_text().splitlines()
-    start = next(i for i, line in enumerate(text) if line.startswith("  RETINANET:"))
-    at = next(i for i in range(start, len(text)) if text[i].startswith("    NUM_CLASSES: 4"))
-    trained.config.write_text("\n".join([*text[:at], *text[at + 1 :]]))
-    assert load_config(trained.config).MODEL.RETINANET.NUM_CLASSES is None
-    assert len(Predictor(*trained).class_names) == 4
+    cfg = tiny_focal_cfg(NUM_CLASSES=4)
+    cfg.MODEL.RETINANET.HEAD.NAME = head
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "x.pth")
+    cfg.MODEL.RETINANET.NUM_CLASSES = None
+    assert len(Predictor(cfg, tmp_path / "x.pth").class_names) == 4
 
 
 def test_weights_of_another_detector_are_refused(trained, tmp_path):
@@ -220,8 +220,6 @@ def test_a_config_object_will_do_and_stays_as_it_is(trained, images, predictor):
 
 def test_a_lazy_config(tmp_path):
     config = write_tiny_lazy_config(tmp_path)
-    from detectron2.config import instantiate
-
     model = instantiate(load_lazy(str(config)).model)
     torch.save({"model": model.state_dict()}, tmp_path / "x.pth")
     predictor = Predictor(config, tmp_path / "x.pth", device="cpu")
