@@ -24,7 +24,7 @@ _PICTURE_BOXES = 20
 _LINES_PER_SIDE = 500  # how many lines' widths the longer side has
 _LINES_PER_BOX = 16
 _TAGS_PER_SIDE = 45
-_TAG_OF_BOX = 0.8
+_TAG_OF_BOX, _CROWD = 0.8, 12
 _SMALLEST_TAG = 10  # pixels
 _FIRST_HUE, _GOLDEN_SECTION = 0.1, 0.618034  # orange is the first
 TRAINING_PICTURE = f"ground truth | {_PICTURE_BOXES} best predictions"
@@ -125,8 +125,8 @@ def _tag(image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[s
     room = _TAG_OF_BOX * float((boxes[:, 2] - boxes[:, 0]).median())
     font = ImageFont.load_default(size=size)
     needed = max(draw.textlength(label, font=font) for label in labels)
-    # of many small objects a tag shall not hide the neighbours
-    font = ImageFont.load_default(size=max(_SMALLEST_TAG, min(size, size * room / needed)))
+    if len(boxes) > _CROWD:  # of many small objects a tag shall not hide the neighbours
+        font = ImageFont.load_default(size=max(_SMALLEST_TAG, min(size, size * room / needed)))
     height = round(1.25 * font.size)
     for label, box, color in zip(labels, boxes.tolist(), colors, strict=True):
         length = draw.textlength(label, font=font) + font.size / 2

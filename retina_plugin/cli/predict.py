@@ -131,13 +131,14 @@ def command(
         raise SystemExit(NOTHING_DONE) from None
     for_script = JsonOutput()
     try:
-        summary = _predict(
-            predictor,
-            sources,
-            [*outputs, *([for_script] if as_json else [])],
-            ids=ids,
-            pictures=pictures and out is not None,
-        )
+        with user_errors():
+            summary = _predict(
+                predictor,
+                sources,
+                [*outputs, *([for_script] if as_json else [])],
+                ids=ids,
+                pictures=pictures and out is not None,
+            )
     finally:  # what was found is kept, whatever ends it
         written = close_all(outputs)
     text = _text(summary, sources, written, score_thresh)
@@ -166,7 +167,16 @@ def _check(
         require_av(videos[0])
         if images_json is not None:
             raise ValueError(f"--images-json {images_json}: it has no ids of frames ({videos[0]})")
-    if out is not None and out.is_dir() and any(out.iterdir()) and not overwrite:
+    if out is None:
+        return
+    inside = [
+        source.path for source in sources.files if out.absolute() in source.path.absolute().parents
+    ]
+    if inside:
+        raise ValueError(
+            f"--out {out} has {inside[0]} in it, which is an input: give another folder"
+        )
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ValueError(
             f"--out {out} is not empty: give another folder, or --overwrite to replace files of "
             "the same names in it"

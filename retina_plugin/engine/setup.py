@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
@@ -82,6 +83,7 @@ def setup(args: Namespace) -> CfgNode:
         _register_test_sets(cfg)
     else:
         register_datasets(cfg)
+    _keep_class_names(cfg)
     fill_class_counts(cfg, count=not args.eval_only)
     cfg.freeze()
     default_setup(cfg, args)
@@ -115,6 +117,14 @@ def check_architecture(cfg: CfgNode, config_file: str) -> None:
         f"MODEL.META_ARCHITECTURE is {name}, but this program trains RetinaNets: set it to "
         "FocalRetinaNet, in a config made for RetinaNet"
     )
+
+
+def _keep_class_names(cfg: CfgNode) -> None:
+    """So that the run's ``config.yaml`` says what its classes are where the data are not."""
+    known = [MetadataCatalog.get(name) for name in cfg.DATASETS.TEST if name in MetadataCatalog]
+    names = known[0].get("thing_classes") if known else None
+    if not cfg.DATASETS.COCO.CLASS_NAMES and len(names or ()) == cfg.MODEL.RETINANET.NUM_CLASSES:
+        cfg.DATASETS.COCO.CLASS_NAMES = list(names)
 
 
 def _register_test_sets(cfg: CfgNode) -> None:

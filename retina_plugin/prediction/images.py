@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
 from PIL import Image, ImageOps
 
 from retina_plugin.data.band_files import BANDS
 from retina_plugin.data.decoders import Decoder
+
+MAY_BE_DEEP = (".png", ".tif", ".tiff", ".pgm", ".ppm")
+DEEP = ("I", "F", "I;16", "I;16L", "I;16B")  # PIL's modes
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -54,8 +60,22 @@ def read_pixels(image: ImageLike, decoder: Decoder, image_format: str) -> np.nda
     return convert_PIL_to_numpy(Image.fromarray(image), image_format)
 
 
+def _warn_of_depth(path: str) -> None:
+    with PathManager.open(path, "rb") as file:
+        mode = Image.open(file).mode
+    if mode not in DEEP:
+        return
+    text = (
+        f"{path}: has more than 8 bits a pixel, what is above 255 becomes white. INPUT.FORMAT "
+        "bands keeps the values, for a detector trained so. (Said of the first such file alone.)"
+    )
+    log_first_n(logging.WARNING, text, name=__name__)
+
+
 def _read_file(path: str, decoder: Decoder, image_format: str) -> np.ndarray:
     try:
+        if image_format != BANDS and Path(path).suffix.lower() in MAY_BE_DEEP:
+            _warn_of_depth(path)
         return decoder(path, image_format)
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError(f"{path}: there is no such file") from None

@@ -67,9 +67,7 @@ def load_detector(
     if isinstance(config, str | Path) and Path(config).suffix == ".py":
         return _load_lazy(str(config), weights, overrides, device, score_thresh, class_names)
     if isinstance(config, CfgNode):
-        cfg = config.clone()
-        cfg.defrost()
-        cfg.merge_from_list(list(overrides))
+        cfg = load_config("", overrides, base=config)
     else:
         cfg = load_config(config, overrides)
     check_architecture(cfg, str(config))

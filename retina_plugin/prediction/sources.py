@@ -73,8 +73,10 @@ def find_sources(inputs: Iterable[str], lines: Iterable[str] = ()) -> Sources:
         else:
             found = list(_expand(text, passed_over))
         paths += found
-    # links stay links: where they lead to may have no telling name
-    unique = {os.path.abspath(path): path for path in paths}  # noqa: PTH100
+    unique: dict[str, Path] = {}
+    for path in paths:
+        # links stay links: where they lead to may have no telling name
+        unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100
     return Sources(_named(unique), list(dict.fromkeys(passed_over)))
 
 

@@ -61,7 +61,8 @@ def test_a_folder_with_bad_files(trained, folder, expected):
     assert "cut.png: cannot be read as an image: image file is truncated" in result.stderr
     assert "text.jpg: cannot be read as an image: cannot identify" in result.stdout
     assert "1 other file(s) passed over" in result.stdout and "notes.txt" in result.stdout
-    written = sorted(str(path.relative_to("out")) for path in (folder.parent / "out").rglob("*.*"))
+    out = folder.parent / "out"
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
     stems = ("a", "b", "c", "deep")
     pictures, labels = [f"pictures/{x}.jpg" for x in stems], [f"labels/{x}.txt" for x in stems]
     tables = ["classes.txt", "images.json", "predictions.csv", "predictions.json"]
@@ -172,7 +173,11 @@ def test_a_video_that_is_cut_off_keeps_its_beginning(trained, folder):
     [
         (["*.webp"], "*.webp: no file matches this pattern"),
         (["data", "--format", "voc"], "--format: 'voc' is none of coco, csv, yolo"),
-        (["data", "--out", "data"], "--out data is not empty: give another folder, or --overwrite"),
+        (["data", "--out", "."], "--out . has data/a.png in it, which is an input"),
+        (
+            ["data/a.png", "--out", "full"],
+            "--out full is not empty: give another folder, or --overwrite",
+        ),
         (
             ["data", "--set", "MODEL.RETINANET.NUM_CLASES=3"],
             "Did you mean MODEL.RETINANET.NUM_CLASSES",
@@ -185,6 +190,8 @@ def test_a_video_that_is_cut_off_keeps_its_beginning(trained, folder):
 )
 def test_nothing_is_done_where_words_are_wrong(trained, folder, words, message):
     (folder.parent / "set.json").write_text("{}")
+    (folder.parent / "full").mkdir()
+    (folder.parent / "full/x.txt").touch()
     result = run(trained, *words)
     assert result.exit_code == 2
     assert message in result.output

@@ -1,6 +1,7 @@
 """``Predictor`` finds what an evaluation finds, in whatever form the image comes."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
+from detectron2.utils import logger as d2_logger
 from PIL import Image
 from support.block_data import COLOURS, as_overrides, write_blocks
 from support.tiny_detector import SIZES, THRESH, write_images, write_tiny_detector
@@ -129,6 +131,16 @@ def test_boxes_are_of_the_image_as_its_exif_turns_it(predictor, images, tmp_path
     assert_equal(found, predictor(images[0]))
     with Image.open(tmp_path / "turned.png") as picture:
         assert_equal(predictor(picture), found)
+
+
+def test_depth_that_is_cut_is_said_once(predictor, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(d2_logger, "_LOG_COUNTER", Counter())
+    pixels = np.linspace(0, 65535, 96 * 96).reshape(96, 96).astype(np.uint16)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+        predictor(tmp_path / name)
+    (record,) = caplog.records
+    assert "a.png: has more than 8 bits a pixel" in record.message
 
 
 def test_bands(tmp_path):
