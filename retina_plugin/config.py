@@ -71,6 +71,12 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``TEST.AUG``: Detectron2's keys, and ``VOTE_THRESH`` (1 is no box voting), ``BATCH`` (views at
       a time) and ``PERIODIC`` (at every evaluation, not the last alone): see
       ``inference/augmented_detector.py``.
+    * ``TEST.VALIDATION_LOSS``: the losses of the test sets at each evaluation, see
+      ``engine/validation_loss.py``. ``TEST.BEST``: what ``model_best.pth`` is the best of, by the
+      names in ``metrics.json``; ``""`` for no such file. ``TEST.EARLY_STOPPING``: see
+      ``engine/hooks/early_stopping.py``; ``PATIENCE`` 0 never stops.
+    * ``SOLVER.KEEP_CHECKPOINTS``: how many of the periodic checkpoints stay, 0 for all;
+      ``LOG_GRAD_NORM``: log the norm of the gradients. ``LOGGERS``: ``wandb`` and ``mlflow``.
     * ``TEST.COCO_EVAL``: who computes COCO's numbers, see ``evaluation/coco_evaluator.py``.
 
     Returns:
@@ -113,6 +119,12 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     aug = {"VOTE_THRESH": 0.65, "BATCH": 2, "PERIODIC": False}
     _add(cfg, "TEST.AUG", CfgNode(aug))
     _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True}))
+    best = {"METRIC": "auto", "MODE": "auto"}
+    stopping = {**best, "PATIENCE": 0, "MIN_DELTA": 0.0}
+    run = {"BEST": CfgNode(best), "EARLY_STOPPING": CfgNode(stopping), "VALIDATION_LOSS": True}
+    _add(cfg, "TEST", CfgNode(run))
+    _add(cfg, "SOLVER", CfgNode({"KEEP_CHECKPOINTS": 0, "LOG_GRAD_NORM": True}))
+    _add(cfg, "", CfgNode({"LOGGERS": []}))
     return cfg
 
 

@@ -27,6 +27,7 @@ _TAGS_PER_SIDE = 45
 _TAG_OF_BOX, _CROWD = 0.8, 12
 _SMALLEST_TAG = 10  # pixels
 _FIRST_HUE, _GOLDEN_SECTION = 0.1, 0.618034  # orange is the first
+_LEAST_SHARE = 0.25  # of the best score: once a detector knows, its guesses are clutter
 TRAINING_PICTURE = f"ground truth | {_PICTURE_BOXES} best predictions"
 
 
@@ -199,12 +200,15 @@ def picture_is_due(period: int) -> bool:
 def training_picture(given: dict[str, Any], found: Instances, input_format: str) -> Tensor:
     """An input's ground truth, beside it the best predictions: ``(3, H, W)`` uint8.
 
+    Predictions far less sure than the best one are left out.
+
     Args:
         given: Detectron2's input, with ``image`` and ``instances``.
-        found: detections, the best first, in the pixels of ``image``.
+        found: detections with scores, the best first, in the pixels of ``image``.
         input_format: channel order of ``image``.
     """
     image = to_picture(given["image"], input_format)
-    best = found.pred_boxes.tensor[:_PICTURE_BOXES].cpu()
+    scores = found.scores[:_PICTURE_BOXES]
+    best = found.pred_boxes.tensor[:_PICTURE_BOXES][scores >= _LEAST_SHARE * scores[:1]].cpu()
     left = draw_boxes(image, given["instances"].gt_boxes.tensor.cpu(), GROUND_TRUTH)
     return beside([left, draw_boxes(image, best, PREDICTION)])

@@ -74,8 +74,25 @@ def test_pictures_of_any_number_of_channels(channels, input_format):
     picture = to_picture(image, input_format)
     assert picture.shape == (3, 20, 30) and picture.dtype == torch.uint8
     given = {"image": image, "instances": Instances((20, 30), gt_boxes=Boxes(torch.zeros(0, 4)))}
-    found = Instances((20, 30), pred_boxes=Boxes(torch.tensor([[2.0, 2, 9, 9]])))
+    boxes = Boxes(torch.tensor([[2.0, 2, 9, 9]]))
+    found = Instances((20, 30), pred_boxes=boxes, scores=torch.tensor([0.5]))
     assert training_picture(given, found, input_format).shape == (3, 20, 66)
+
+
+def test_guesses_are_left_out_once_a_detector_knows():
+    given = {"image": torch.zeros(3, 40, 40), "instances": Instances((40, 40))}
+    given["instances"].gt_boxes = Boxes(torch.zeros(0, 4))
+    boxes = Boxes(torch.tensor([[2.0, 2, 9, 9], [20, 20, 30, 30]]))
+
+    def drawn(*scores):
+        count = len(scores)
+        found = Instances((40, 40), pred_boxes=boxes[:count], scores=torch.tensor(scores))
+        right = training_picture(given, found, "RGB")[:, :, 46:]
+        return [bool((right[:, y, y] > 0).any()) for y in (2, 20)]
+
+    assert drawn(0.06, 0.05) == [True, True]
+    assert drawn(0.9, 0.1) == [True, False]
+    assert drawn() == [False, False]
 
 
 def test_bands_are_stretched_each_for_itself():

@@ -310,6 +310,34 @@ def test_only_the_main_worker_writes(by_launcher, name):
     assert outputs[name].count("Starting training from iteration 0") == 1
 
 
+# ---- a run's folder
+
+
+def test_a_run_stops_early_and_is_taken_up_again(blocks, tmp_path):
+    """No AP is worse than one more than 200 above it: the first evaluation is the best."""
+    stop = ("TEST.EVAL_PERIOD", 1, "TEST.EARLY_STOPPING.MIN_DELTA", 200.0)
+    words = (*BLOCKS, *blocks, "OUTPUT_DIR", tmp_path, *stop, "SOLVER.KEEP_CHECKPOINTS", 1)
+    patience = "TEST.EARLY_STOPPING.PATIENCE"
+    output, _ = finish(command(*EXTENSION, *words, patience, 2))
+    assert "the training stops after 3 steps" in output
+    assert evaluations(tmp_path) == [0, 1, 2]
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"model_best.pth", "model_final.pth", "curves.png", "environment.json"} <= files
+    output, _ = finish(command(*EXTENSION, "--resume", *words, patience, 3))
+    assert "Starting training from iteration 3" in output
+    assert "the training stops after 4 steps" in output
+    assert evaluations(tmp_path) == [0, 1, 2, 3]
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)["best"]
+    found = {x["iteration"]: x["bbox/AP"] for x in metrics(tmp_path) if "bbox/AP" in x}
+    assert best["value"] == max(found.values()) == found[best["iteration"]]
+    files = {path.name for path in (tmp_path / "history").iterdir()}
+    assert files == {"config_1.yaml", "environment_1.json"}
+
+
+def evaluations(folder):
+    return [x["iteration"] for x in metrics(folder) if "validation/total_loss" in x]
+
+
 # ---- the user's mistakes
 
 MISTAKES = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import nn
 
 from retina_plugin.comparison.runs import Run
 from retina_plugin.data.coco_json import write_json
+from retina_plugin.engine.peak_memory import peak_memory_bytes
 from retina_plugin.engine.setup import argument_parser, setup, user_errors
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.evaluation.curves import read_metrics
@@ -36,7 +36,9 @@ def train(folder: Path) -> None:
     extensions = task.pop("extensions")
     run = Run(**{**task, "config_file": Path(task["config_file"]), "folder": folder})
     imports = [part for extension in extensions for part in ("--import", extension)]
-    arguments = argument_parser().parse_args(["--config-file", str(run.config_file), *imports])
+    arguments = argument_parser().parse_args(
+        ["--resume", "--config-file", str(run.config_file), *imports]
+    )
     # evaluated once, at the end
     arguments.opts = [*run.overrides, f"OUTPUT_DIR={folder}", "TEST.EVAL_PERIOD=0"]
     with user_errors():
@@ -59,20 +61,13 @@ def scores_by_name(results: Mapping[str, Any], names: Sequence[str]) -> dict[str
 
 def _costs(folder: Path, model: nn.Module) -> dict[str, Any]:
     times = [value for _, value in read_metrics(folder / "metrics.json").get("time", [])]
-    on_cuda = next(model.parameters()).is_cuda
-    peak = torch.cuda.max_memory_allocated() if on_cuda else _resident_bytes()
     return {
         "seconds_per_step": statistics.median(times) if times else None,
         "parameters": sum(x.numel() for x in model.parameters() if x.requires_grad),
-        "peak_bytes": peak,
+        "peak_bytes": peak_memory_bytes(next(model.parameters()).device),
         "threads": torch.get_num_threads(),
         "device": str(next(model.parameters()).device),
     }
-
-
-def _resident_bytes() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

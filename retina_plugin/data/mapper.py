@@ -44,7 +44,9 @@ class RetinaDatasetMapper(DatasetMapper):
         is_train: see ``DatasetMapper``.
         decoder: what reads the image files.
         ignore_crowd: keep crowd boxes as ``ignored_boxes``, see ``INPUT.IGNORE_CROWD``.
-        object_keys: of annotations, what else becomes fields, see ``object_fields``.
+        object_keys: of annotations, what else becomes fields in training, see ``object_fields``;
+            test sets are not asked to have it.
+        keep_ground_truth: add ``instances`` in evaluation as well, as in training.
         cached_images: how many of the images that tiles are cut from stay decoded.
         kwargs: the further arguments of ``DatasetMapper``.
     """
@@ -57,14 +59,16 @@ class RetinaDatasetMapper(DatasetMapper):
         decoder: Decoder = read_image,
         ignore_crowd: bool = False,
         object_keys: Sequence[str] = (),
+        keep_ground_truth: bool = False,
         cached_images: int = 4,
         **kwargs: Any,
     ) -> None:
         super().__init__(is_train, **kwargs)
         self.decoder = decoder
         self.decoder_of_tiles = LatestImages(decoder, count=cached_images)
+        self.keep_ground_truth = is_train or keep_ground_truth
         self.ignore_crowd = ignore_crowd
-        self.object_keys = tuple(object_keys)
+        self.object_keys = tuple(object_keys) if is_train else ()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -103,7 +107,7 @@ class RetinaDatasetMapper(DatasetMapper):
         if TILE in record:
             image = _cut(image, record)
         record["image"], transforms = self.augment(image)
-        if not self.is_train:
+        if not self.keep_ground_truth:
             record.pop("annotations", None)
         elif "annotations" in record:
             self._transform_annotations(record, transforms, tuple(record["image"].shape[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -16,6 +17,7 @@ from detectron2.checkpoint.c2_model_loading import (
 )
 from torch import Tensor, nn
 
+from retina_plugin.engine.atomic_files import AtomicFiles
 from retina_plugin.engine.layer_decay import pretrained_part
 from retina_plugin.engine.weight_average import WeightAverage
 from retina_plugin.weights.convert import layout_of
@@ -41,6 +43,7 @@ class RetinaCheckpointer(DetectionCheckpointer):
       inflated, see ``weights/inflation.py``.
     * Files of tensors are read with ``weights_only``; ``.pkl`` files are refused if they name
       anything but numpy arrays and plain containers. ``.safetensors`` are read as well.
+    * Files appear whole or not at all: killed while it saves, a training keeps the one before.
     * With an ``average``, ``model`` in every checkpoint is the averaged weights, those that were
       evaluated, and ``weight_average`` holds the trained ones, with which a training resumes.
 
@@ -67,6 +70,7 @@ class RetinaCheckpointer(DetectionCheckpointer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model, save_dir, **kwargs)
+        self.path_manager = AtomicFiles(self.path_manager)
         self.all_weights = all_weights
         self.allow_partial = allow_partial
         self.average = average
@@ -80,6 +84,23 @@ class RetinaCheckpointer(DetectionCheckpointer):
             return
         with self.average.applied():
             super().save(name, **{WEIGHT_AVERAGE: self.average.state_dict()}, **kwargs)
+
+    def save_weights(self, name: str, **more: Any) -> None:
+        """``name.pth`` with the model that is evaluated, the average where there is one.
+
+        It is no checkpoint to resume from, and ``last_checkpoint`` does not name it.
+
+        Args:
+            name: of the file, without its ending.
+            more: entries beside ``model``.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = str(Path(self.save_dir) / f"{name}.pth")
+        with nullcontext() if self.average is None else self.average.applied():
+            content = {"model": self.model.state_dict(), **more}
+            with self.path_manager.open(path, "wb") as file:
+                torch.save(content, file)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """As Detectron2's; ``path`` is a file, a URL or empty."""

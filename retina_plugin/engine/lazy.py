@@ -9,22 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.denormals import flush_denormals
+from retina_plugin.engine.hooks.build import HookSettings, metrics_of, training_hooks
+from retina_plugin.engine.hooks.early_stopping import until_stopped
+from retina_plugin.engine.run_folder import open_run, relocated
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.trainer import distribute
 from retina_plugin.engine.weight_average import build_weight_average
+from retina_plugin.engine.writers.build import build_writers
 from retina_plugin.inference.augmented_detector import AugmentedDetector
 from retina_plugin.inference.tiled_detector import TiledDetector
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
@@ -48,6 +52,9 @@ def run_lazy(args: Namespace) -> dict[str, Any]:
     cfg = load_lazy(args.config_file, args.opts)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="retina_plugin")
     cfg.train.device = available_device(cfg.train.device, "train.device")
+    train, folder = cfg.train, cfg.train.output_dir
+    moved_to = open_run(folder, resume=args.resume, eval_only=args.eval_only, config=None)
+    train.init_checkpoint = relocated(train.init_checkpoint, folder, moved_to)
     default_setup(cfg, args)
     if cfg.train.get("flush_denormal", True):
         flush_denormals()
@@ -102,7 +109,10 @@ def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
 
     ``train.weight_average`` and ``train.accumulate`` are what they are under ``SOLVER``; with the
     latter ``dataloader.train.total_batch_size`` is the batch of an optimizer's step.
+    ``train.best`` and ``train.early_stopping`` are what they are under ``TEST``, in lower case,
+    ``train.loggers`` is ``LOGGERS``.
     """
+    settings = _hook_settings(cfg)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     parallel = distribute(model, **cfg.train.ddp)
@@ -139,27 +149,47 @@ def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, 
         results.update(of_model() if average is None else average.evaluate(of_model))
         return results
 
-    # In DefaultTrainer's order: should the evaluation fail, there is a checkpoint; what it finds is
-    # written
-    main = comm.is_main_process()
+    stock = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier))]
+    if comm.is_main_process():
+        writers = build_writers(
+            cfg.train.output_dir,
+            cfg.train.max_iter,
+            loggers=cfg.train.get("loggers", ()),
+            config={"train": OmegaConf.to_container(cfg.train)},
+        )
+        stock.append(hooks.PeriodicWriter(writers))
     trainer.register_hooks(
-        [
-            hooks.IterationTimer(),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
-            hooks.EvalHook(cfg.train.eval_period, evaluate),
-            hooks.PeriodicWriter(
-                default_writers(cfg.train.output_dir, cfg.train.max_iter),
-                period=cfg.train.log_period,
-            )
-            if main
-            else None,
-        ]
+        training_hooks(stock, settings, step=trainer, checkpointer=checkpointer, evaluate=evaluate)
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     resumed = resume and checkpointer.has_checkpoint()
-    trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
+    start = trainer.iter + 1 if resumed else 0
+    until_stopped(lambda: trainer.train(start, cfg.train.max_iter))
     return results
+
+
+def _hook_settings(cfg: DictConfig) -> HookSettings:
+    """What ``train`` says of the hooks."""
+    train, test_sets = cfg.train, ["test"] if "evaluator" in cfg.dataloader else []
+    options = {
+        key: {name.upper(): value for name, value in train.get(key, {}).items()}
+        for key in ("best", "early_stopping")
+    }
+    best, stopping = metrics_of(
+        options["best"], options["early_stopping"], test_sets, train.eval_period
+    )
+    return HookSettings(
+        folder=Path(train.output_dir),
+        eval_period=train.eval_period,
+        checkpoint_period=train.checkpointer.period,
+        keep_checkpoints=train.checkpointer.get("max_to_keep") or 0,
+        log_period=train.log_period,
+        images_per_step=cfg.dataloader.train.get("total_batch_size"),
+        best=best,
+        stopping=stopping,
+        patience=options["early_stopping"].get("PATIENCE", 0),
+        min_delta=options["early_stopping"].get("MIN_DELTA", 0.0),
+    )
 
 
 def evaluate_lazy(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.augmented_inference import prepare_augmentation
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.denormals import flush_denormals
+from retina_plugin.engine.run_folder import open_run, relocated
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.tiled_inference import prepare_tiles
 from retina_plugin.evaluation.build import evaluator_type
@@ -85,6 +86,9 @@ def setup(args: Namespace) -> CfgNode:
         register_datasets(cfg)
     _keep_class_names(cfg)
     fill_class_counts(cfg, count=not args.eval_only)
+    folder, resume = cfg.OUTPUT_DIR, args.resume
+    moved_to = open_run(folder, resume=resume, eval_only=args.eval_only, config=cfg.dump())
+    cfg.MODEL.WEIGHTS = relocated(cfg.MODEL.WEIGHTS, folder, moved_to)
     cfg.freeze()
     default_setup(cfg, args)
     if cfg.get("FLUSH_DENORMAL", True):

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import yaml
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, create_ddp_model
 from detectron2.engine.hooks import EvalHook
 from detectron2.engine.train_loop import HookBase, TrainerBase
-from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, has_event_storage
 from torch import nn
 
 from retina_plugin.data.mapper import RetinaDatasetMapper
@@ -24,10 +28,15 @@ from retina_plugin.data.train_loader import build_train_loader, start_at
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.augmented_inference import SUFFIX, augment_inference
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.engine.hooks.build import HookSettings, training_hooks
+from retina_plugin.engine.hooks.early_stopping import until_stopped
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.tiled_inference import counted_detections, tile_inference
+from retina_plugin.engine.validation_loss import observed_losses
+from retina_plugin.engine.validation_pictures import ValidationPictures
 from retina_plugin.engine.weight_average import build_weight_average
+from retina_plugin.engine.writers.build import build_writers
 from retina_plugin.evaluation.build import build_evaluator
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
 
@@ -89,24 +98,37 @@ class RetinaTrainer(DefaultTrainer):
     def train(self) -> dict[str, Any]:
         """Train; returns the last evaluation's results, on workers other than the first empty."""
         start_at(self._trainer.data_loader, self.start_iter)
-        super().train()
-        return getattr(self, "_last_eval_results", {})
+        stopped = until_stopped(super().train)
+        results = getattr(self, "_last_eval_results", {})
+        if stopped and comm.is_main_process():
+            verify_results(self.cfg, results)  # as Detectron2 does after the last step
+        return results
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's; evaluated are the averaged weights, where there are.
+        """Detectron2's, and those of ``engine/hooks``; see :func:`training_hooks`.
 
-        With ``TEST.AUG`` a second time with augmentation, after the training or, with ``PERIODIC``,
-        every time.
+        Evaluated are the averaged weights, where there are. With ``TEST.AUG`` a second time with
+        augmentation, after the training or, with ``PERIODIC``, every time.
         """
-        period, aug = self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.AUG
-        evaluations = [EvalHook(period, self._evaluate)]
-        if aug.ENABLED:
-            augmented_period = period if aug.get("PERIODIC", False) else 0
-            evaluations.append(EvalHook(augmented_period, self._evaluate_augmented))
-        hooks = super().build_hooks()
-        return [
-            new for hook in hooks for new in (evaluations if isinstance(hook, EvalHook) else [hook])
-        ]
+        augmented = []
+        if self.cfg.TEST.AUG.ENABLED:
+            period = self.cfg.TEST.EVAL_PERIOD if self.cfg.TEST.AUG.get("PERIODIC", False) else 0
+            augmented.append(EvalHook(period, self._evaluate_augmented))
+        own = type(self).build_evaluator.__func__ is RetinaTrainer.build_evaluator.__func__
+        return training_hooks(
+            super().build_hooks(),
+            HookSettings.of(self.cfg, checks_metrics=own),
+            step=self._trainer,
+            checkpointer=self.checkpointer,
+            evaluate=self._evaluate,
+            after_evaluation=augmented,
+        )
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's, and the services of ``LOGGERS``."""
+        loggers = self.cfg.get("LOGGERS", [])
+        config = yaml.safe_load(self.cfg.dump()) if loggers else {}
+        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter, loggers=loggers, config=config)
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_eval_results = self._results_of(self.test)
@@ -145,8 +167,9 @@ class RetinaTrainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Detectron2's loader with the plugin's mapper."""
-        mapper = RetinaDatasetMapper(cfg, is_train=False)
+        """Detectron2's loader with the plugin's mapper, for ``TEST.VALIDATION_LOSS`` with boxes."""
+        keeps = cfg.TEST.get("VALIDATION_LOSS", True)
+        mapper = RetinaDatasetMapper(cfg, is_train=False, keep_ground_truth=keeps)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
@@ -154,9 +177,26 @@ class RetinaTrainer(DefaultTrainer):
         """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
 
         By tiles where ``INPUT.TILES.TEST_SIZE`` says so, without ``TEST.AUG``. Where the model is
-        in training, it stays as it is.
+        in training, it stays as it is. With ``TEST.VALIDATION_LOSS`` each test set has losses
+        beside its other results, see :class:`ValidationLoss`, and within a training with
+        ``VIS_PERIOD`` pictures as well.
         """
-        return super().test(cfg, cls.build_detector(cfg, model), evaluators)
+        model = cls.build_detector(cfg, model)
+        names = cfg.DATASETS.TEST
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in names]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        draws = cfg.VIS_PERIOD > 0 and has_event_storage()
+        with ExitStack() as stack:
+            if cfg.TEST.get("VALIDATION_LOSS", True):
+                losses = stack.enter_context(observed_losses(model, names))
+                pictures = [ValidationPictures(x, cfg.INPUT.FORMAT) for x in names if draws]
+                evaluators = [
+                    DatasetEvaluators([x for x in group if x is not None])
+                    for group in zip_longest(losses, pictures, evaluators)
+                ]
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:

@@ -153,7 +153,8 @@ def check_augmentation(
 def _with_size(given: dict[str, Any]) -> dict[str, Any]:
     """The input with the size that its detections are scaled to, and the image where PIL can."""
     height, width = given["image"].shape[-2:]
-    return {"height": height, "width": width, **given, "image": given["image"].cpu()}
+    rest = {key: value for key, value in given.items() if key != "instances"}  # of an evaluation
+    return {"height": height, "width": width, **rest, "image": given["image"].cpu()}
 
 
 def _in_own_pixels(view: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,8 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
-from support.block_data import as_overrides, write_blocks
-from support.tiny_models import tiny_cfg
+from support.tiny_training import tiny_training_cfg
 
-from retina_plugin.config import add_retina_config
-from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.engine import trainer as engine_trainer
 from retina_plugin.engine.trainer import (
     RetinaTrainer,
@@ -25,22 +22,7 @@ from retina_plugin.registry import UnknownNameError
 @pytest.fixture
 def cfg(tmp_path):
     """Six steps on two images, which are every batch."""
-    train, test = (write_blocks(tmp_path / "data", split, 2) for split in ("train", "test"))
-    cfg = add_retina_config(tiny_cfg(NUM_CLASSES=3, NORM="GN", SCORE_THRESH_TEST=0.0))
-    cfg.merge_from_list(
-        [
-            *as_overrides(train, test),
-            *("MODEL.META_ARCHITECTURE", "FocalRetinaNet"),
-            *("INPUT.MIN_SIZE_TRAIN", (96,), "INPUT.MIN_SIZE_TEST", 96),
-            *("INPUT.RANDOM_FLIP", "none"),
-            *("DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2),
-            *("SOLVER.MAX_ITER", 6, "SOLVER.WARMUP_ITERS", 2, "SOLVER.CHECKPOINT_PERIOD", 3),
-            *("SOLVER.BASE_LR", 0.01, "SOLVER.STEPS", (4,)),
-            *("OUTPUT_DIR", str(tmp_path / "output"), "SEED", 1),
-        ]
-    )
-    register_datasets(cfg)
-    return cfg
+    return tiny_training_cfg(tmp_path)
 
 
 class Recorder(HookBase):

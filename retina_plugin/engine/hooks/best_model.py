@@ -1,0 +1,83 @@
+"""``model_best.pth``: the weights of the best evaluation so far."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine.train_loop import HookBase
+
+from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.engine.tracked_metric import TrackedMetric
+
+BEST = "model_best"
+RECORD = "best"  # its place in the file
+
+logger = logging.getLogger(__name__)
+
+
+class BestModel(HookBase):
+    """Saves the weights that were evaluated whenever they were better than ever before.
+
+    The file itself holds what it is the best of, so that a resumed training goes on from there;
+    one that was chosen by another metric is overwritten by the first evaluation. Unlike
+    Detectron2's ``BestCheckpointer`` it leaves ``last_checkpoint`` alone, which names what to
+    resume from, and the file has the weights alone. Follows :class:`~.evaluation.Evaluation`.
+
+    Args:
+        checkpointer: of the training.
+        metric: what decides.
+    """
+
+    def __init__(self, checkpointer: RetinaCheckpointer, metric: TrackedMetric) -> None:
+        self._checkpointer = checkpointer
+        self._metric = metric
+        self._best: float | None = None
+        self._path = Path(checkpointer.save_dir) / f"{BEST}.pth"
+
+    def before_train(self) -> None:
+        """Of a resumed training, read what the best was."""
+        if self.trainer.start_iter == 0 or not self._path.is_file():
+            return
+        record = read_best(self._path)
+        same = record.get("metric") == self._metric.name and record.get("sign") == self._metric.sign
+        if same:
+            self._best = record["value"]
+            logger.info(f"The best {self._metric.name} so far is {self._best:.5g}")
+        else:
+            logger.warning(
+                f"{self._path} is the best by {record.get('metric', 'an unknown metric')}, now "
+                f"{self._metric.key}.METRIC is {self._metric.name}: the next evaluation replaces it"
+            )
+
+    def after_evaluation(self, metrics: Mapping[str, float]) -> None:
+        """See :class:`~.evaluation.FollowsEvaluation`.
+
+        Raises:
+            UnknownNameError: the metric is none of them; lists them.
+        """
+        if not metrics:
+            return
+        value = self._metric.value_in(metrics)
+        if not self._metric.improves(value, self._best):
+            return
+        before = "" if self._best is None else f", before {self._best:.5g}"
+        iteration = self.trainer.storage.iter
+        record = {
+            "metric": self._metric.name,
+            "sign": self._metric.sign,
+            "value": value,
+            "iteration": iteration,
+        }
+        self._checkpointer.save_weights(BEST, iteration=iteration, **{RECORD: record})
+        self._best = value
+        logger.info(f"{self._metric.name} {value:.5g} is the best yet{before}: saved {self._path}")
+
+
+def read_best(path: Path) -> dict[str, Any]:
+    """``metric``, ``value``, ``iteration`` and ``sign`` (1: the more the better) of the file."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content.get(RECORD, {})

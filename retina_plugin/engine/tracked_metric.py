@@ -1,0 +1,125 @@
+"""A number of the evaluations that decides something: its name, and which way is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from detectron2.data import MetadataCatalog
+
+from retina_plugin.evaluation.build import evaluator_type
+from retina_plugin.registry import unknown_name
+
+VALIDATION = "validation"  # the task of the losses, beside the evaluators' ``bbox``
+MODES = ("auto", "max", "min")
+
+
+@dataclass(frozen=True)
+class TrackedMetric:
+    """A metric as ``metrics.json`` names it, such as ``bbox/AP`` or ``validation/total_loss``.
+
+    Args:
+        name: of several test sets with the set's name before it: ``digits_val/bbox/AP``.
+        mode: ``max``, ``min``, or ``auto``: the smaller the better of a loss, else the larger.
+        key: the config's, for errors.
+        is_required: whether an evaluation without it is an error.
+
+    Raises:
+        UnknownNameError: another mode.
+    """
+
+    name: str
+    mode: str = "auto"
+    key: str = "TEST.BEST"
+    is_required: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise unknown_name(f"{self.key}.MODE", self.mode, MODES)
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        if self.mode == "auto":
+            return -1 if "loss" in self.name.rpartition("/")[2] else 1
+        return 1 if self.mode == "max" else -1
+
+    def improves(self, value: float, best: float | None, *, by: float = 0.0) -> bool:
+        """Whether ``value`` is better than ``best`` by more than ``by``; NaN never is."""
+        if math.isnan(value):
+            return False
+        return best is None or self.sign * (value - best) > by
+
+    def value_in(self, metrics: Mapping[str, float]) -> float:
+        """Its value; NaN where it is none of them and not required.
+
+        Raises:
+            UnknownNameError: it is none of them; lists them.
+        """
+        if self.name not in metrics and self.is_required:
+            raise unknown_name(f"{self.key}.METRIC", self.name, metrics)
+        return metrics.get(self.name, math.nan)
+
+
+def tracked_metric(
+    name: str, mode: str = "auto", *, test_sets: Sequence[str], key: str
+) -> TrackedMetric | None:
+    """The metric that a config asks for, or None: the name is empty, or there are no test sets.
+
+    Args:
+        name: of several test sets, without a set's name it is the first one's; ``auto`` is COCO's
+            AP, where the evaluation has it.
+        mode: see :class:`TrackedMetric`.
+        test_sets: ``DATASETS.TEST``.
+        key: the node of the config that has ``METRIC`` and ``MODE``.
+
+    Raises:
+        UnknownNameError: see :class:`TrackedMetric`.
+    """
+    if not name or not test_sets:
+        return None
+    is_required = name != "auto"
+    name = name if is_required else "bbox/AP"
+    if len(test_sets) > 1 and not any(name.startswith(f"{x}/") for x in (*test_sets, "raw")):
+        name = f"{test_sets[0]}/{name}"
+    return TrackedMetric(name, mode, key=key, is_required=is_required)
+
+
+def check_metric(
+    metric: TrackedMetric, test_sets: Sequence[str], *, validation_loss: bool, raw: bool
+) -> None:
+    """Refuse, before the training, a metric that no evaluation of the plugin's will give.
+
+    The names of the validation losses are the detector's, and not known before it runs.
+
+    Args:
+        metric: what is asked for.
+        test_sets: registered, with the plugin's evaluators.
+        validation_loss: whether losses are computed.
+        raw: whether the weights that are not averaged are evaluated as well.
+
+    Raises:
+        UnknownNameError: lists the metrics there are.
+    """
+    valid = [f"{VALIDATION}/total_loss"] if validation_loss else []
+    for name in test_sets:
+        prefix = f"{name}/" if len(test_sets) > 1 else ""
+        of_set = [f"{prefix}bbox/{x}" for x in _numbers_of(name)]
+        if validation_loss and metric.name.startswith(f"{prefix}{VALIDATION}/"):
+            return
+        valid += of_set
+    asked = metric.name.removeprefix("raw/") if raw else metric.name
+    if asked not in valid:
+        raise unknown_name(f"{metric.key}.METRIC", metric.name, valid)
+
+
+def _numbers_of(test_set: str) -> list[str]:
+    kind = evaluator_type(test_set)
+    if kind == "pascal_voc":
+        return ["AP", "AP50", "AP75"]
+    numbers = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+    if kind == "lvis":
+        return [*numbers, "APr", "APc", "APf"]
+    classes = MetadataCatalog.get(test_set).get("thing_classes", ())
+    return [*numbers, *(f"AP-{x}" for x in classes)]

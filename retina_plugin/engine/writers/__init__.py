@@ -1,0 +1,1 @@
+"""Where a training's numbers and pictures go; one service a file."""

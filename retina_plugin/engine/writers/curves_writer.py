@@ -1,0 +1,54 @@
+"""``curves.png``: what ``metrics.json`` says, drawn anew after each evaluation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from detectron2.utils.events import EventWriter, get_event_storage
+
+from retina_plugin.engine.tracked_metric import VALIDATION
+from retina_plugin.evaluation.curves import APS, draw_curves
+
+logger = logging.getLogger(__name__)
+
+
+class CurvesWriter(EventWriter):
+    """Draws when there are results that it has not drawn, and at the end; put it after the json's.
+
+    Args:
+        metrics_json: as ``JSONWriter`` writes it.
+        picture: the PNG.
+    """
+
+    def __init__(self, metrics_json: Path, picture: Path) -> None:
+        self._metrics_json = metrics_json
+        self._picture = picture
+        self._last_evaluation = -1
+        self._drawn_size = 0  # of the json
+
+    def write(self) -> None:
+        """See ``EventWriter``."""
+        latest = get_event_storage().latest()
+        evaluation = max((at for name, (_, at) in latest.items() if _is_result(name)), default=-1)
+        if evaluation > self._last_evaluation:
+            self._last_evaluation = evaluation
+            self._draw()
+
+    def close(self) -> None:
+        """The training is over, in whatever way."""
+        self._draw()
+
+    def _draw(self) -> None:
+        size = self._metrics_json.stat().st_size if self._metrics_json.is_file() else 0
+        if size == self._drawn_size:
+            return
+        self._drawn_size = size
+        try:
+            draw_curves(self._metrics_json, self._picture)
+        except (OSError, ValueError) as error:  # no reason to lose a training
+            logger.warning(f"{self._picture} was not drawn: {error}")
+
+
+def _is_result(name: str) -> bool:
+    return f"{VALIDATION}/" in name or any(name.endswith(ap) for ap in APS)
