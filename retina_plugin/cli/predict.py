@@ -227,7 +227,7 @@ def _text(
         f"{' and '.join(looked_at)} in {summary.seconds:.1f} s ({rate:.1f} a second): "
         f"{summary.detections.total()} detections that score {score_thresh:g} or more"
     ]
-    lines += [f"  {count:6d} {name}" for name, count in summary.detections.most_common()]
+    lines += [f"  {name}: {count}" for name, count in summary.detections.most_common()]
     if sources.passed_over:
         names = [str(path) for path in sources.passed_over]
         more = ", ..." if len(names) > SHOWN else ""

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from PIL import Image
 
 from retina_plugin.inference.equal_shapes import detect_by_shape
 from retina_plugin.prediction.detections import Detections
 from retina_plugin.prediction.images import ImageError, ImageLike, read_pixels
 from retina_plugin.prediction.loading import load_detector
+from retina_plugin.prediction.pictures import draw
 from retina_plugin.prediction.read_ahead import in_chunks, read_ahead
 
 
@@ -37,6 +39,7 @@ class Predictor:
         predictor = Predictor("output/config.yaml", "output/model_final.pth", score_thresh=0.4)
         found = predictor("image.jpg")
         for box, name, score in zip(found.boxes, found.names, found.scores): ...
+        predictor.draw("image.jpg", found).save("found.jpg")
 
     An image is treated as in an evaluation: the config's ``INPUT.FORMAT`` (bands as well), its test
     resize or ``INPUT.AUGMENTATIONS_TEST``, ``TEST.OPTIMIZE``, ``INPUT.TILES`` and, where
@@ -148,6 +151,15 @@ class Predictor:
         height, width = pixels.shape[:2]
         tensor, _ = self.mapper.augment(pixels)
         return Prepared({"image": tensor, "height": height, "width": width}, pixels)
+
+    def draw(self, image: ImageLike, found: Detections) -> Image.Image:
+        """The image with its detections; a small one is enlarged.
+
+        Raises:
+            ImageError: it cannot be read, or is none.
+        """
+        pixels = read_pixels(image, self.mapper.decoder, self.input_format)
+        return Image.fromarray(draw(pixels, self.input_format, found))
 
     @torch.inference_mode()
     def detect(self, images: Sequence[Prepared]) -> list[Detections]:
