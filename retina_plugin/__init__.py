@@ -1,6 +1,7 @@
 """RetinaNet for Detectron2, every part replaceable. Importing the package registers everything."""
 
 import warnings
+from typing import Any
 
 from retina_plugin.detectron2_check import require_detectron2
 
@@ -31,15 +32,28 @@ from retina_plugin.functional import (  # noqa: E402
     predict_from_tensors,
 )
 from retina_plugin.inference import NMSPostProcessor, SoftNMSPostProcessor  # noqa: E402
+from retina_plugin.inference.augmented_detector import AugmentedDetector  # noqa: E402
 from retina_plugin.inference.tiled_detector import TiledDetector  # noqa: E402
 from retina_plugin.network.optimize_for_inference import optimize_for_inference  # noqa: E402
 from retina_plugin.version import __version__  # noqa: E402
 
+
+def __getattr__(name: str) -> Any:
+    """``Predictor``, which needs the engine: not imported before it is used."""
+    if name == "Predictor":
+        from retina_plugin.prediction.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
+    "AugmentedDetector",
     "FocalRetinaNet",
     "NMSPostProcessor",
     "NetworkInput",
     "Predictions",
+    "Predictor",
     "SoftNMSPostProcessor",
     "TiledDetector",
     "__version__",

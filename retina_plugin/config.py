@@ -71,6 +71,9 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       CUDA, float16, and bfloat16 on the CPU.
     * ``FLUSH_DENORMAL``: take numbers too small for the CPU's fast path as 0.
     * ``TEST.OPTIMIZE`` and ``TEST.COMPILE``: evaluate through ``optimize_for_inference``.
+    * ``TEST.AUG``: Detectron2's keys, and ``VOTE_THRESH`` (1 is no box voting), ``BATCH`` (views at
+      a time) and ``PERIODIC`` (at every evaluation, not the last alone): see
+      ``inference/augmented_detector.py``.
     * ``TEST.VALIDATION_LOSS``: the losses of the test sets at each evaluation, see
       ``engine/validation_loss.py``. ``TEST.BEST``: what ``model_best.pth`` is the best of, by the
       names in ``metrics.json``; ``""`` for no such file. ``TEST.EARLY_STOPPING``: see
@@ -117,6 +120,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     }
     _add(cfg, "SOLVER", CfgNode(solver))
     _add(cfg, "TEST", CfgNode({"OPTIMIZE": True, "COMPILE": False, "COCO_EVAL": "auto"}))
+    aug = {"VOTE_THRESH": 0.65, "BATCH": 2, "PERIODIC": False}
+    _add(cfg, "TEST.AUG", CfgNode(aug))
     _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True}))
     best = {"METRIC": "auto", "MODE": "auto"}
     stopping = {**best, "PATIENCE": 0, "MIN_DELTA": 0.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -20,6 +21,12 @@ GROUND_TRUTH, IGNORED, PREDICTION = "lime", "silver", "orange"
 _GAP = 6
 _LABEL_SIZE = 16  # pixels
 _PICTURE_BOXES = 20
+_LINES_PER_SIDE = 500  # how many lines' widths the longer side has
+_LINES_PER_BOX = 16
+_TAGS_PER_SIDE = 45
+_TAG_OF_BOX, _CROWD = 0.8, 12
+_SMALLEST_TAG = 10  # pixels
+_FIRST_HUE, _GOLDEN_SECTION = 0.1, 0.618034  # orange is the first
 _LEAST_SHARE = 0.25  # of the best score: once a detector knows, its guesses are clutter
 TRAINING_PICTURE = f"ground truth | {_PICTURE_BOXES} best predictions"
 
@@ -31,6 +38,7 @@ def draw_boxes(
     labels: Sequence[str] | None = None,
     *,
     scale: float = 1.0,
+    width: int | None = None,
 ) -> Tensor:
     """The image, enlarged, with boxes on it.
 
@@ -40,6 +48,7 @@ def draw_boxes(
         colors: one for all, or one a box.
         labels: a text in each box's upper left corner.
         scale: of the picture.
+        width: of the lines, in its pixels; by default the scale.
 
     Returns:
         ``(3, scale * H, scale * W)`` uint8.
@@ -49,7 +58,7 @@ def draw_boxes(
     kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero().flatten().tolist()
     if not kept:
         return image.clone()
-    boxes, width = boxes[kept] * scale, max(1, round(scale))
+    boxes, width = boxes[kept] * scale, width or max(1, round(scale))
     colors = colors if isinstance(colors, str) else [colors[i] for i in kept]
     drawn = draw_bounding_boxes(image, boxes, colors=colors, width=width)
     return drawn if labels is None else _write(drawn, boxes, [labels[i] for i in kept], colors)
@@ -67,6 +76,73 @@ def _write(
         at = (box[0] + 3, box[1] + 1)
         draw.text(at, label, color, font=font, stroke_width=2, stroke_fill="black")
     return pil_to_tensor(picture)
+
+
+def draw_detections(
+    image: Tensor,
+    boxes: Tensor,
+    classes: Sequence[int],
+    labels: Sequence[str],
+    *,
+    scale: float = 1.0,
+) -> Tensor:
+    """The image with boxes in their classes' colours and tags on them, lines as it is large.
+
+    Args:
+        image: ``(3, H, W)`` uint8 RGB.
+        boxes: ``(M, 4)`` in the image's pixels, the surest first: those lie above the others.
+        classes: 0 to K - 1, one a box.
+        labels: a text each.
+        scale: of the picture.
+
+    Returns:
+        ``(3, scale * H, scale * W)`` uint8.
+    """
+    order = [i for i in range(len(labels)) if (boxes[i, 2:] > boxes[i, :2]).all()][::-1]
+    colors = [class_color(classes[i]) for i in order]
+    boxes = boxes[order]
+    width = round(scale * max(image.shape[1:]) / _LINES_PER_SIDE)
+    if order:  # of small objects a thick line would hide half
+        width = min(
+            width, round(scale * float((boxes[:, 2:] - boxes[:, :2]).median()) / _LINES_PER_BOX)
+        )
+    drawn = draw_boxes(image, boxes, colors, scale=scale, width=max(2, width))
+    return _tag(drawn, boxes * scale, [labels[i] for i in order], colors)
+
+
+def class_color(index: int) -> str:
+    """A bright colour, the same for a class in every picture, neighbours far apart: ``#rrggbb``."""
+    hue = (_FIRST_HUE + index * _GOLDEN_SECTION) % 1
+    return "#" + "".join(f"{round(255 * x):02x}" for x in hsv_to_rgb(hue, 0.85, 1.0))
+
+
+def _tag(image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[str]) -> Tensor:
+    """The labels on a ground of the boxes' colours, above their upper edges where there is room."""
+    if not len(boxes):
+        return image
+    picture = to_pil_image(image)
+    draw = ImageDraw.Draw(picture)
+    size = max(_SMALLEST_TAG, round(max(picture.size) / _TAGS_PER_SIDE))
+    room = _TAG_OF_BOX * float((boxes[:, 2] - boxes[:, 0]).median())
+    font = ImageFont.load_default(size=size)
+    needed = max(draw.textlength(label, font=font) for label in labels)
+    if len(boxes) > _CROWD:  # of many small objects a tag shall not hide the neighbours
+        font = ImageFont.load_default(size=max(_SMALLEST_TAG, min(size, size * room / needed)))
+    height = round(1.25 * font.size)
+    for label, box, color in zip(labels, boxes.tolist(), colors, strict=True):
+        length = draw.textlength(label, font=font) + font.size / 2
+        x = min(max(0, box[0]), max(0, picture.width - length))
+        y = box[1] - height if box[1] >= height else box[1]
+        draw.rectangle((x, y, x + length, y + height), fill=color)
+        middle = (x + font.size / 4, y + height / 2)
+        draw.text(middle, label, _on(color), font=font, anchor="lm")
+    return pil_to_tensor(picture)
+
+
+def _on(color: str) -> str:
+    """Black or white, whichever is legible on the colour."""
+    red, green, blue = ImageColor.getrgb(color)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
 
 
 def beside(images: Sequence[Tensor]) -> Tensor:

@@ -27,6 +27,8 @@ train.flush_denormal = True
 train.optimize_inference = True
 # of TiledDetector, to evaluate large images by tiles of that size; 0 is off
 train.test_tiles = {"size": 0, "overlap": 128, "batch": 1}
+# of AugmentedDetector, for test-time augmentation; no sizes is off
+train.test_augmentation = {"min_sizes": [], "max_size": 4000, "flip": True, "vote_thresh": 0.65}
 
 model = L(FocalRetinaNet)(
     backbone=stock.model.backbone,

@@ -106,17 +106,21 @@ class RetinaDatasetMapper(DatasetMapper):
         check_image_size(record, image)
         if TILE in record:
             image = _cut(image, record)
+        record["image"], transforms = self.augment(image)
+        if not self.keep_ground_truth:
+            record.pop("annotations", None)
+        elif "annotations" in record:
+            self._transform_annotations(record, transforms, tuple(record["image"].shape[1:]))
+        return record
+
+    def augment(self, image: np.ndarray) -> tuple[torch.Tensor, Transform]:
+        """``(H, W, C)`` as the decoder gives it -> ``(C, H', W')``, and what was done to it."""
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         image = augmented.image
         if image.dtype == np.float64:  # some augmentations of float32, such as RandomSaturation
             image = image.astype(np.float32)
-        record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        if not self.keep_ground_truth:
-            record.pop("annotations", None)
-        elif "annotations" in record:
-            self._transform_annotations(record, transforms, image.shape[:2])
-        return record
+        return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))), transforms
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Transform, image_shape: tuple[int, int]

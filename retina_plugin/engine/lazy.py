@@ -30,6 +30,7 @@ from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.trainer import distribute
 from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.engine.writers.build import build_writers
+from retina_plugin.inference.augmented_detector import AugmentedDetector
 from retina_plugin.inference.tiled_detector import TiledDetector
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
 from retina_plugin.registry import unknown_name
@@ -201,21 +202,33 @@ def _hook_settings(cfg: DictConfig) -> HookSettings:
 def evaluate_lazy(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     """Results of ``dataloader.evaluator`` on ``dataloader.test``; {} without an evaluator.
 
-    Unless ``train.optimize_inference`` is off, of a copy that ``optimize_for_inference`` made; by
-    tiles where ``train.test_tiles``, the arguments of ``TiledDetector``, has a ``size``.
+    Of what :func:`optimized_detector` gives.
     """
     if "evaluator" not in cfg.dataloader:
         return {}
-    if cfg.train.get("optimize_inference", True):
-        model = optimize_for_inference(model)
     results = inference_on_dataset(
-        _by_tiles(cfg, model),
+        optimized_detector(cfg, model),
         instantiate(cfg.dataloader.test),
         instantiate(cfg.dataloader.evaluator),
     )
     if comm.is_main_process():
         print_csv_format(results)
     return results
+
+
+def optimized_detector(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """What is evaluated of a model.
+
+    Unless ``train.optimize_inference`` is off, a copy that ``optimize_for_inference`` made; by
+    tiles where ``train.test_tiles``, the arguments of ``TiledDetector``, has a ``size``; on the
+    views of ``train.test_augmentation``, the arguments of ``AugmentedDetector``, if it has
+    ``min_sizes``.
+    """
+    if cfg.train.get("optimize_inference", True):
+        model = optimize_for_inference(model)
+    model = _by_tiles(cfg, model)
+    views = cfg.train.get("test_augmentation", {})
+    return AugmentedDetector(model, **views) if views.get("min_sizes") else model
 
 
 def _by_tiles(cfg: DictConfig, model: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
@@ -27,6 +28,7 @@ from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.findings import DataError
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
 from retina_plugin.detector import FocalRetinaNet
+from retina_plugin.engine.augmented_inference import prepare_augmentation
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.run_folder import open_run, relocated
@@ -70,21 +72,20 @@ def setup(args: Namespace) -> CfgNode:
     Raises:
         ConfigFileError, UnknownNameError, DataError: the user's mistakes, before anything is built.
         ImportError: a package that a test set's evaluator or TEST.COCO_EVAL needs is missing.
-        ValueError: INPUT.TILES cannot be.
+        ValueError: INPUT.TILES or TEST.AUG cannot be.
     """
     register_package_paths()
     for extension in args.extensions:
         import_extension(extension)
     cfg = load_config(args.config_file, args.opts, allow_unsafe=args.allow_unsafe_yaml)
-    _check_architecture(cfg, args.config_file)
+    check_architecture(cfg, args.config_file)
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="retina_plugin")
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
-    if cfg.TEST.AUG.ENABLED:
-        logger.warning("TEST.AUG has no effect: Detectron2 augments test images for R-CNN alone")
     if args.eval_only:
         _register_test_sets(cfg)
     else:
         register_datasets(cfg)
+    _keep_class_names(cfg)
     fill_class_counts(cfg, count=not args.eval_only)
     folder, resume = cfg.OUTPUT_DIR, args.resume
     moved_to = open_run(folder, resume=resume, eval_only=args.eval_only, config=cfg.dump())
@@ -94,6 +95,7 @@ def setup(args: Namespace) -> CfgNode:
     if cfg.get("FLUSH_DENORMAL", True):
         flush_denormals()
     prepare_tiles(cfg)
+    prepare_augmentation(cfg)
     if comm.is_main_process():
         check_datasets(cfg, train=not args.eval_only)
         for name in cfg.DATASETS.TEST:
@@ -102,8 +104,12 @@ def setup(args: Namespace) -> CfgNode:
     return cfg
 
 
-def _check_architecture(cfg: CfgNode, config_file: str) -> None:
-    """Other detectors read their number of classes from keys that the data would not set."""
+def check_architecture(cfg: CfgNode, config_file: str) -> None:
+    """Refuse other detectors, which read their number of classes from keys of their own.
+
+    Raises:
+        ConfigFileError, UnknownNameError: ``META_ARCHITECTURE`` is no RetinaNet, or unknown.
+    """
     name = cfg.MODEL.META_ARCHITECTURE
     require_registered(META_ARCH_REGISTRY, name, "MODEL.META_ARCHITECTURE")
     if issubclass(META_ARCH_REGISTRY.get(name), FocalRetinaNet | RetinaNet):
@@ -116,6 +122,14 @@ def _check_architecture(cfg: CfgNode, config_file: str) -> None:
         f"MODEL.META_ARCHITECTURE is {name}, but this program trains RetinaNets: set it to "
         "FocalRetinaNet, in a config made for RetinaNet"
     )
+
+
+def _keep_class_names(cfg: CfgNode) -> None:
+    """So that the run's ``config.yaml`` says what its classes are where the data are not."""
+    known = [MetadataCatalog.get(name) for name in cfg.DATASETS.TEST if name in MetadataCatalog]
+    names = known[0].get("thing_classes") if known else None
+    if not cfg.DATASETS.COCO.CLASS_NAMES and len(names or ()) == cfg.MODEL.RETINANET.NUM_CLASSES:
+        cfg.DATASETS.COCO.CLASS_NAMES = list(names)
 
 
 def _register_test_sets(cfg: CfgNode) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.engine import DefaultTrainer, create_ddp_model
+from detectron2.engine.hooks import EvalHook
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
 from detectron2.utils import comm
@@ -23,6 +26,7 @@ from torch import nn
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.data.train_loader import build_train_loader, start_at
 from retina_plugin.engine.accumulation import micro_batch_size
+from retina_plugin.engine.augmented_inference import SUFFIX, augment_inference
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.hooks.build import HookSettings, training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
@@ -36,6 +40,8 @@ from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.engine.writers.build import build_writers
 from retina_plugin.evaluation.build import build_evaluator
 from retina_plugin.network.optimize_for_inference import optimize_for_inference
+
+logger = logging.getLogger(__name__)
 
 
 class RetinaTrainer(DefaultTrainer):
@@ -103,8 +109,13 @@ class RetinaTrainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's, and those of ``engine/hooks``; see :func:`training_hooks`.
 
-        Evaluated are the averaged weights, where there are.
+        Evaluated are the averaged weights, where there are. With ``TEST.AUG`` a second time with
+        augmentation, after the training or, with ``PERIODIC``, every time.
         """
+        augmented = []
+        if self.cfg.TEST.AUG.ENABLED:
+            period = self.cfg.TEST.EVAL_PERIOD if self.cfg.TEST.AUG.get("PERIODIC", False) else 0
+            augmented.append(EvalHook(period, self._evaluate_augmented))
         own = type(self).build_evaluator.__func__ is RetinaTrainer.build_evaluator.__func__
         return training_hooks(
             super().build_hooks(),
@@ -112,6 +123,7 @@ class RetinaTrainer(DefaultTrainer):
             step=self._trainer,
             checkpointer=self.checkpointer,
             evaluate=self._evaluate,
+            after_evaluation=augmented,
         )
 
     def build_writers(self) -> list[EventWriter]:
@@ -121,11 +133,21 @@ class RetinaTrainer(DefaultTrainer):
         return build_writers(self.cfg.OUTPUT_DIR, self.max_iter, loggers=loggers, config=config)
 
     def _evaluate(self) -> dict[str, Any]:
-        def results() -> dict[str, Any]:
-            return self.test(self.cfg, self.model)
-
-        self._last_eval_results = self.average.evaluate(results) if self.average else results()
+        self._last_eval_results = self._results_of(self.test)
         return self._last_eval_results
+
+    def _evaluate_augmented(self) -> dict[str, Any]:
+        found = self._results_of(self.test_with_TTA)
+        # "raw" of an average's EVALUATE_BOTH is not the plain evaluation's
+        results = {x if x.endswith(SUFFIX) else x + SUFFIX: value for x, value in found.items()}
+        self._last_eval_results = {**getattr(self, "_last_eval_results", {}), **results}
+        return results
+
+    def _results_of(self, test: Callable[[CfgNode, nn.Module], dict[str, Any]]) -> dict[str, Any]:
+        def results() -> dict[str, Any]:
+            return test(self.cfg, self.model)
+
+        return self.average.evaluate(results) if self.average else results()
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -156,17 +178,12 @@ class RetinaTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
 
-        By tiles where ``INPUT.TILES.TEST_SIZE`` says so. Where the model is in training, it stays
-        as it is. With ``TEST.VALIDATION_LOSS`` each test set has losses beside its other results,
-        see :class:`ValidationLoss`, and within a training with ``VIS_PERIOD`` pictures as well.
+        By tiles where ``INPUT.TILES.TEST_SIZE`` says so, without ``TEST.AUG``. Where the model is
+        in training, it stays as it is. With ``TEST.VALIDATION_LOSS`` each test set has losses
+        beside its other results, see :class:`ValidationLoss`, and within a training with
+        ``VIS_PERIOD`` pictures as well.
         """
-        if cfg.TEST.get("OPTIMIZE", True):
-            model = optimize_for_inference(
-                model,
-                winograd=cfg.MODEL.get("WINOGRAD", True),
-                compile=cfg.TEST.get("COMPILE", False),
-            )
-        model = tile_inference(cfg, model)
+        model = cls.build_detector(cfg, model)
         names = cfg.DATASETS.TEST
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in names]
@@ -184,13 +201,40 @@ class RetinaTrainer(DefaultTrainer):
             return super().test(cfg, model, evaluators)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """By the data set's type; results under ``OUTPUT_DIR/inference/<data set>``.
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """:meth:`test` with the views of ``TEST.AUG``; the results' names end in ``_TTA``.
+
+        Predictions are written under ``OUTPUT_DIR/inference_TTA``, as Detectron2 does.
+        """
+        logger.info("Evaluating with test-time augmentation (TEST.AUG) ...")
+        detector = augment_inference(cfg, cls.build_detector(cfg, model))
+        evaluators = [
+            cls.build_evaluator(cfg, name, f"inference{SUFFIX}") for name in cfg.DATASETS.TEST
+        ]
+        results = super().test(cfg, detector, evaluators)
+        return {name + SUFFIX: value for name, value in results.items()}
+
+    @classmethod
+    def build_detector(cls, cfg: CfgNode, model: nn.Module) -> nn.Module:
+        """What is evaluated: the optimised copy of a model, by tiles where the config says so."""
+        if cfg.TEST.get("OPTIMIZE", True):
+            model = optimize_for_inference(
+                model,
+                winograd=cfg.MODEL.get("WINOGRAD", True),
+                compile=cfg.TEST.get("COMPILE", False),
+            )
+        return tile_inference(cfg, model)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, folder: str = "inference"
+    ) -> DatasetEvaluator:
+        """By the data set's type; results under ``OUTPUT_DIR/<folder>/<data set>``.
 
         COCO's AP counts 100 detections an image; with ``INPUT.TILES.TEST_SIZE``, where a large
         image has more objects than that, it counts ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
         """
-        output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        output_dir = Path(cfg.OUTPUT_DIR) / folder / dataset_name
         coco_eval = cfg.TEST.get("COCO_EVAL", "auto")
         return build_evaluator(
             dataset_name, output_dir, coco_eval=coco_eval, max_detections=counted_detections(cfg)
@@ -200,6 +244,8 @@ class RetinaTrainer(DefaultTrainer):
 def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     """Results of ``MODEL.WEIGHTS``, or on ``resume`` of the last checkpoint in ``OUTPUT_DIR``.
 
+    With ``TEST.AUG.ENABLED`` those with augmentation as well, as ``bbox_TTA``.
+
     Raises:
         ValueError: no weights are given, or they lack some of the model's.
     """
@@ -207,6 +253,8 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     checkpointer = RetinaCheckpointer(model, cfg.OUTPUT_DIR, all_weights=True)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = RetinaTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(RetinaTrainer.test_with_TTA(cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

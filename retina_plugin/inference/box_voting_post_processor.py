@@ -14,7 +14,13 @@ from retina_plugin.registry import POST_PROCESSORS
 
 @torch.no_grad()
 def vote(
-    boxes: Tensor, scores: Tensor, groups: Tensor, keep: Tensor, *, vote_thresh: float
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    keep: Tensor,
+    *,
+    vote_thresh: float,
+    once: bool = False,
 ) -> Tensor:
     """Each kept box, moved to the mean, weighted by score, of those of its group that overlap it.
 
@@ -30,13 +36,17 @@ def vote(
         groups: ``(n,)`` int64.
         keep: ``(k,)`` indices.
         vote_thresh: in [0, 1).
+        once: a box votes for one kept box alone, the one that it overlaps most.
 
     Returns:
         ``(k, 4)``.
     """
     kept = boxes[keep]
-    votes = pairwise_iou(Boxes(kept), Boxes(boxes)) > vote_thresh
-    weights = (votes & (groups[keep, None] == groups)) * scores.to(boxes.dtype)
+    iou = pairwise_iou(Boxes(kept), Boxes(boxes)) * (groups[keep, None] == groups)
+    votes = iou > vote_thresh
+    if once and len(keep):
+        votes &= iou.argmax(dim=0) == torch.arange(len(keep), device=keep.device)[:, None]
+    weights = votes * scores.to(boxes.dtype)
     total = weights.sum(dim=1, keepdim=True)
     mean = weights @ boxes.nan_to_num(0, 0, 0) / total
     return torch.where(total > 0, mean, kept)

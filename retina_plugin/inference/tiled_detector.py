@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from retina_plugin.inference.own_suppression import own_suppression
 from retina_plugin.inference.tile_merging import (
     OwnedSpan,
     is_owned,
@@ -72,20 +73,18 @@ class TiledDetector(nn.Module):
         check_test_tiles(size=size, overlap=overlap, batch=batch)
         if isinstance(detector, DistributedDataParallel):
             detector = detector.module
-        if nms_thresh is None:
-            nms_thresh = _own(detector, "nms_thresh", "test_nms_thresh")
-        if max_detections is None:
-            max_detections = _own(detector, "max_detections", "max_detections_per_image")
-        if class_agnostic is None:
-            post_processor = getattr(detector, "post_processor", None)
-            class_agnostic = getattr(post_processor, "class_agnostic", False)
+        own = own_suppression(
+            detector,
+            type(self).__name__,
+            nms_thresh=nms_thresh,
+            max_detections=max_detections,
+            class_agnostic=class_agnostic,
+        )
         self.detector = detector
         self.size = size
         self.overlap = overlap
         self.batch = batch
-        self.nms_thresh = nms_thresh
-        self.max_detections = max_detections
-        self.class_agnostic = class_agnostic
+        self.nms_thresh, self.max_detections, self.class_agnostic = own
         self.stride = max(1, getattr(getattr(detector, "backbone", None), "size_divisibility", 1))
         self.train(detector.training)
 
@@ -157,17 +156,6 @@ def check_test_tiles(*, size: int, overlap: int, batch: int) -> None:
         )
     if batch < 1:
         raise ValueError(f"{KEY}.TEST_BATCH (batch) counts tiles, 1 or more, got {batch}")
-
-
-def _own(detector: nn.Module, ours: str, stock: str) -> Any:
-    """A setting of the detector's suppression, by our name or by Detectron2's."""
-    for holder, name in ((getattr(detector, "post_processor", None), ours), (detector, stock)):
-        if hasattr(holder, name):
-            return getattr(holder, name)
-    raise ValueError(
-        f"{type(detector).__name__} has neither post_processor.{ours} nor {stock}: give {ours} to "
-        "TiledDetector"
-    )
 
 
 def _cut(given: dict[str, Any], tile: Tile) -> dict[str, Any]:

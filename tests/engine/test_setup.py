@@ -11,11 +11,12 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from support.block_data import as_overrides, write_blocks
+from support.block_data import COLOURS, as_overrides, write_blocks
 from support.tiny_models import tiny_cfg
 
 from retina_plugin.data.findings import DataError
 from retina_plugin.engine import setup as engine_setup
+from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.safe_yaml import ConfigFileError, UnsafeYamlError
 from retina_plugin.engine.setup import argument_parser, import_extension, setup, user_errors
 from retina_plugin.registry import BOX_LOSSES, UnknownNameError
@@ -82,9 +83,20 @@ def test_cuda_is_kept_where_there_is_one(config_file, data, monkeypatch):
     assert engine_setup.available_device("cuda:1", "MODEL.DEVICE") == "cuda:1"
 
 
-def test_augmented_testing_is_not_silently_dropped(config_file, data):
-    cfg = setup(arguments(config_file, *as_overrides(*data), "TEST.AUG.ENABLED", "True"))
-    assert "TEST.AUG has no effect" in (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
+def test_augmented_testing_that_cannot_be_is_refused_before_training(config_file, data):
+    words = [*as_overrides(*data), "TEST.AUG.MIN_SIZES", "[]"]
+    setup(arguments(config_file, *words))
+    with pytest.raises(ValueError, match=r"TEST.AUG.MIN_SIZES .* such as \[640, 800\]; got \[\]"):
+        setup(arguments(config_file, *words, "TEST.AUG.ENABLED", "True"))
+
+
+def test_the_runs_config_names_the_classes(config_file, data):
+    """Where the detector is used the data need not be."""
+    cfg = setup(arguments(config_file, *as_overrides(*data)))
+    saved = load_config(Path(cfg.OUTPUT_DIR) / "config.yaml")
+    assert list(COLOURS) == saved.DATASETS.COCO.CLASS_NAMES
+    again = arguments(Path(cfg.OUTPUT_DIR) / "config.yaml")
+    assert len(COLOURS) == setup(again).MODEL.RETINANET.NUM_CLASSES
 
 
 # ---- mistakes
