@@ -15,7 +15,7 @@ from detectron2.structures import BoxMode
 from fvcore.transforms.transform import BlendTransform, Transform
 from tqdm import tqdm
 
-from retina_plugin.data.augmentations import QuarterTurn, build_augmentations
+from retina_plugin.data.augmentations import QuarterTurn, Zoom, build_augmentations
 from retina_plugin.data.mapper import RetinaDatasetMapper, boxes_after
 from retina_plugin.data.tile_records import TILE, tile_records
 
@@ -85,7 +85,7 @@ def seen_boxes(
         cfg: its data sets are registered.
         split: ``train`` or ``test``: which data sets, which augmentations, and whether
             ``INPUT.TILES.TRAIN_SIZE`` applies.
-        draws: looks at each image; by default ``DRAWS`` in training, 1 in testing.
+        draws: looks at each image; by default ``DRAWS``, or 1 if all looks would be the same.
         max_boxes: images are picked at random until they have about so many boxes.
         seed: of the augmentations and of that choice. NumPy's state is afterwards as before.
 
@@ -96,7 +96,7 @@ def seen_boxes(
     augmentations = T.AugmentationList(
         [x for x in build_augmentations(cfg, split == "train") if not isinstance(x, _FOR_COLOURS)]
     )
-    draws = draws or (DRAWS if split == "train" else 1)
+    draws = draws or (1 if all(map(_is_fixed, augmentations.augs)) else DRAWS)
     size_of = _SizeOf(cfg)
     looks = _Looks()
     with _seeded(seed):
@@ -113,6 +113,13 @@ def seen_boxes(
         class_names=_class_names(names, records),
         images_skipped=len(records) - len(chosen),
     )
+
+
+def _is_fixed(augmentation: T.Augmentation) -> bool:
+    """Whether it is known to do the same at every look."""
+    if isinstance(augmentation, T.ResizeShortestEdge):
+        return len(set(augmentation.short_edge_length)) == 1  # of a range, both ends
+    return isinstance(augmentation, Zoom | T.Resize)
 
 
 class _Shape(T.AugInput):
