@@ -68,8 +68,7 @@ class AnchorSet:
         for key, value in self.values().items():
             pairs = value.items() if isinstance(value, dict) else [("", value)]
             for inner, x in pairs:
-                text = yaml.safe_dump(x, default_flow_style=True).removesuffix("\n...\n").strip()
-                keys.append(f"{NODE}.{key}{'.' if inner else ''}{inner}={text.replace(' ', '')}")
+                keys.append(override(f"{NODE}.{key}{'.' if inner else ''}{inner}", x))
         return keys
 
     def cells(self, cfg: CfgNode, strides: Sequence[int]) -> list[Tensor]:
@@ -82,8 +81,20 @@ class AnchorSet:
         return cells_of(cfg, strides)
 
 
+def override(key: str, value: object) -> str:
+    """``KEY=VALUE``, without spaces, which a shell would cut at."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1e6).removesuffix("...\n")
+    return f"{key}={text.strip().replace(' ', '')}"
+
+
 def _rounded(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(f"{x:.{_DIGITS}g}") for x in sorted(values))
+    return tuple(rounded(x) for x in sorted(values))
+
+
+def rounded(value: float) -> float:
+    """To three digits, whole numbers as such."""
+    near = float(f"{value:.{_DIGITS}g}")
+    return int(near) if near.is_integer() else near
 
 
 def product_of(cells: Tensor) -> tuple[np.ndarray, np.ndarray] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,11 @@ class Coverage:
 
     def __len__(self) -> int:
         return len(self.seen)
+
+    def where(self, mask: np.ndarray) -> Coverage:
+        """The rows of a ``(M,)`` mask."""
+        columns = {k: x[mask] for k, x in vars(self).items() if isinstance(x, np.ndarray)}
+        return replace(self, seen=self.seen.where(mask), **columns)
 
     @property
     def missed(self) -> np.ndarray:

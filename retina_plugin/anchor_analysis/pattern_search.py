@@ -111,7 +111,7 @@ def search_shared(
         levels = [boxes.best(i, sizes * s, ratios) for i, s in enumerate(boxes.strides)]
         return score(np.max(levels, axis=0), threshold)
 
-    return climb(value, shape.clip(start), shape.clip)
+    return climb(value, shape.clip(start), shape)
 
 
 def search_levels(
@@ -129,28 +129,32 @@ def search_levels(
     for level in [*range(len(x))] * 2:
         others = np.max([*columns[:level], *columns[level + 1 :], 0 * columns[0]], axis=0)
 
-        def with_level(numbers: np.ndarray, level: int = level, others: np.ndarray = others) -> float:
+        def with_level(
+            numbers: np.ndarray, level: int = level, others: np.ndarray = others
+        ) -> float:
             return score(np.maximum(others, best(level, numbers)), threshold)
 
-        value, x[level] = climb(with_level, x[level], shape.clip)
+        value, x[level] = climb(with_level, x[level], shape)
         columns[level] = best(level, x[level])
     return value, x
 
 
 def climb(
-    value: Callable[[np.ndarray], float],
-    start: np.ndarray,
-    clip: Callable[[np.ndarray], np.ndarray],
+    value: Callable[[np.ndarray], float], start: np.ndarray, shape: Shape
 ) -> tuple[float, np.ndarray]:
-    """Move one number at a time to where the value is higher, by smaller and smaller steps."""
+    """Go where the value is higher, by smaller and smaller steps.
+
+    A step moves one number, or all sizes together.
+    """
     x, best, step = start, value(start), FIRST_STEP
+    moves = np.eye(len(x))
+    if shape.free_sizes > 1:
+        moves = np.vstack([np.arange(len(x)) < shape.free_sizes, moves])
     while step > LAST_STEP:
         improved = False
-        for i in range(len(x)):
+        for move in moves:
             for sign in (1, -1):
-                moved = x.copy()
-                moved[i] += sign * step
-                moved = clip(moved)
+                moved = shape.clip(x + sign * step * move)
                 found = value(moved)
                 if found > best + 1e-6:
                     x, best, improved = moved, found, True

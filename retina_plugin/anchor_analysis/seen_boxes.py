@@ -99,7 +99,7 @@ def seen_boxes(
     draws = draws or (1 if all(map(_is_fixed, augmentations.augs)) else DRAWS)
     size_of = _SizeOf(cfg)
     looks = _Looks()
-    with _seeded(seed):
+    with seeded(seed):
         chosen = _chosen(records, max_boxes // draws)
         for index in tqdm(chosen, "boxes as the network sees them", delay=2, disable=None):
             looks.begin(records[index])
@@ -266,7 +266,7 @@ def _class_names(names: Sequence[str], records: Sequence[Record]) -> tuple[str, 
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """NumPy's random numbers, which the augmentations draw from, from ``seed``."""
     state = np.random.get_state()
     np.random.seed(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,9 @@ def _mean(values: np.ndarray) -> float:
 def by_level(cover: Coverage) -> list[Row]:
     """By the level of the best anchor; levels without boxes are listed too."""
     return [
-        row(cover, f"{name}, stride {stride}, anchors {_sides(cells.numpy())}", cover.level == level)
+        row(
+            cover, f"{name}, stride {stride}, anchors {_sides(cells.numpy())}", cover.level == level
+        )
         for level, (name, stride, cells) in enumerate(
             zip(cover.grid.names, cover.grid.strides, cover.grid.cells, strict=True)
         )
@@ -103,7 +106,7 @@ def by_octave(cover: Coverage) -> list[Row]:
 def by_ratio(cover: Coverage) -> list[Row]:
     """By height / width, as ``ASPECT_RATIOS`` has it."""
     names = [f"under {RATIO_EDGES[0]:g}"]
-    names += [f"{a:g} to {b:g}" for a, b in zip(RATIO_EDGES, RATIO_EDGES[1:], strict=False)]
+    names += [f"{a:g} to {b:g}" for a, b in pairwise(RATIO_EDGES)]
     names += [f"{RATIO_EDGES[-1]:g} and over"]
     return _groups(cover, np.digitize(cover.ratio, RATIO_EDGES), names)
 
