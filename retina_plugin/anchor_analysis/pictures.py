@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import draw_bounding_boxes
 from tqdm import tqdm
 
 from retina_plugin.anchor_analysis.coverage import Coverage
@@ -30,7 +31,8 @@ LEVEL_COLOURS = ("orange", "deepskyblue", "magenta", "yellow", "white")
 _PANEL, _LARGEST_PANEL = 620, 1000  # pixels wide: small images are enlarged, large ones reduced
 _LARGEST_SCALE = 4.0
 _TRIES = 10  # random crops of an image until one has an object
-_LINE, _TEXT = 24, 16
+_TEXT = 16  # pixels high, of a panel of the usual width
+_MANY = 150  # anchors
 
 
 class _Seen(NamedTuple):
@@ -151,10 +153,11 @@ def _draw(seen: _Seen, cover: Coverage, record: dict[str, Any]) -> Image.Image:
         (seen.targets.positives, "anchors learn an object"),
         (seen.targets.ignored, "anchors are ignored"),
     ):
-        colours = _by_level(selection.level_counts)
-        anchors = draw_boxes(plain, seen.targets.anchors[selection.anchor] * scale, colours)
-        # half as strong: under hundreds of anchors one would not see the image
-        faint = ((plain.float() + anchors.float()) / 2).to(torch.uint8)
+        if not len(selection):
+            legends[0].append(("", f"no {what}"))
+            continue
+        anchors = seen.targets.anchors[selection.anchor] * scale
+        faint = _faint(plain, anchors, _by_level(selection.level_counts))
         panels.append(_with_objects_on(faint, seen, missed, scale))
         counts = zip(cover.grid.names, selection.level_counts, LEVEL_COLOURS * 9, strict=False)
         levels = [(colour, f"{name}: {n}") for name, n, colour in counts if n]
@@ -163,58 +166,67 @@ def _draw(seen: _Seen, cover: Coverage, record: dict[str, Any]) -> Image.Image:
     return _framed(panels, legends, f"{name}   {width} x {height} px in the network   {seen.rule}")
 
 
+def _faint(plain: Tensor, anchors: Tensor, colours: list[str]) -> Tensor:
+    """The image shining through: under hundreds of anchors one would not see it else."""
+    many = len(anchors) > _MANY
+    drawn = draw_bounding_boxes(plain, anchors, colors=colours, width=1 if many else 2)
+    strength = 0.5 if many else 0.7
+    return torch.lerp(plain.float(), drawn.float(), strength).to(torch.uint8)
+
+
 def _with_objects_on(panel: Tensor, seen: _Seen, missed: Tensor, scale: float) -> Tensor:
     """The panel with crowd and objects; missed ones on top, with their IoU."""
     boxes = seen.instances.gt_boxes.tensor.float() * scale
     crowd = ignored_boxes(seen.instances)
-    if crowd is not None:
-        panel = draw_boxes(panel, crowd * scale, IGNORED)
-    panel = draw_boxes(panel, boxes[~missed], GROUND_TRUTH)
-    panel = draw_boxes(panel, boxes[missed], MISSED)
+    crowd = boxes.new_zeros(0, 4) if crowd is None else crowd * scale
+    for some, colour in ((crowd, IGNORED), (boxes[~missed], GROUND_TRUTH), (boxes[missed], MISSED)):
+        if len(some):
+            panel = draw_bounding_boxes(panel, some, colors=colour, width=3)
     return _write(panel, boxes[missed], seen.iou[missed])
+
+
+def _text_size(panel: Tensor) -> int:
+    """Legible where the picture is shown as wide as a screen."""
+    return round(_TEXT * panel.shape[2] / _PANEL)
 
 
 def _write(panel: Tensor, boxes: Tensor, iou: Tensor) -> Tensor:
     """White on red, above each box where there is room."""
-    picture = to_pil_image(panel)
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=_TEXT)
+    picture, size = to_pil_image(panel), _text_size(panel)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=size)
     for (left, top, *_), value in zip(boxes.tolist(), iou.tolist(), strict=True):
         text = f"{int(value * 100) / 100:.2f}"  # 0.4999 is no 0.50
         width = draw.textlength(text, font=font) + 4
         left = min(max(left, 0), picture.width - width)
-        top = top - _TEXT - 4 if top > _TEXT + 4 else top + 2
-        draw.rectangle((left, top, left + width, top + _TEXT + 2), fill=MISSED)
+        top = top - size - 4 if top > size + 4 else top + 2
+        draw.rectangle((left, top, left + width, top + size + 2), fill=MISSED)
         draw.text((left + 2, top), text, "white", font=font)
     return pil_to_tensor(picture)
 
 
 def _by_level(counts: Sequence[int]) -> list[str]:
     """A colour for each anchor of a selection, whose levels follow each other."""
-    return [
-        LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
-        for level, n in enumerate(counts)
-        for _ in range(n)
-    ]
+    colours = LEVEL_COLOURS * len(counts)
+    return [colours[level] for level, count in enumerate(counts) for _ in range(count)]
 
 
 def _framed(
     panels: Sequence[Tensor], legends: Sequence[Sequence[tuple[str, str]]], title: str
 ) -> Image.Image:
     """Panels side by side, a title above, under each its legend: squares of colour and words."""
-    pictures = to_pil_image(beside(panels))
-    font = ImageFont.load_default(size=_TEXT)
-    rows = max(map(len, legends))
-    framed = Image.new("RGB", (pictures.width, pictures.height + (rows + 1) * _LINE + 14), "white")
-    framed.paste(pictures, (0, _LINE + 6))
+    pictures, size = to_pil_image(beside(panels)), _text_size(panels[0])
+    font, line = ImageFont.load_default(size=size), round(1.5 * size)
+    height = pictures.height + (max(map(len, legends)) + 1) * line + size
+    framed = Image.new("RGB", (pictures.width, height), "white")
+    framed.paste(pictures, (0, line + 6))
     draw = ImageDraw.Draw(framed)
-    draw.text((6, 5), title, "black", font=font)
+    draw.text((6, 3), title, "black", font=font)
     for column, legend in enumerate(legends):
         left = 6 + column * (panels[0].shape[2] + 6)
-        for line, (colour, words) in enumerate(legend):
-            top = pictures.height + _LINE + 10 + line * _LINE
+        for row, (colour, words) in enumerate(legend):
+            top = pictures.height + line * (row + 1) + 12
             if colour:
-                box = (left, top + 3, left + 14, top + 17)
+                box = (left, top + 3, left + size - 2, top + size + 1)
                 draw.rectangle(box, fill=colour, outline="black")
-            draw.text((left + (20 if colour else 0), top), words, "black", font=font)
+            draw.text((left + (size + 4 if colour else 0), top), words, "black", font=font)
     return framed

@@ -15,7 +15,8 @@ from retina_plugin.anchor_analysis.summary import row
 
 WORTH_IOU = 0.02  # of the mean
 WORTH_RECALL = 0.01
-FEW = 0.02  # missed boxes that are no reason to change anything
+FEW = 0.05  # of the boxes missed are no reason to change anything
+TINY = 0.02  # of the boxes under a cell are worth a word
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _parts(cover: Coverage) -> list[str]:
 def _tiny(cover: Coverage) -> list[str]:
     stride = min(cover.grid.strides)
     tiny = int((cover.side < stride).sum())
-    if tiny / len(cover) <= FEW:
+    if tiny / len(cover) <= TINY:
         return []
     return [
         f"{tiny} boxes are smaller than a cell of the finest level, {stride} px, in the network's "
