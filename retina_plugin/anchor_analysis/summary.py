@@ -12,6 +12,7 @@ import numpy as np
 from retina_plugin.anchor_analysis.coverage import Coverage
 
 WORST_CLASSES = 20
+MOST_SIDES = 3  # named one by one
 LOW = 0.4  # below, the paper's assigner makes background
 HALF = 0.5
 COCO_SIZES = {"small": 32.0, "medium": 96.0}  # sides in the file's pixels; what is larger is large
@@ -71,8 +72,10 @@ def by_level(cover: Coverage) -> list[Row]:
 
 def _sides(cells: np.ndarray) -> str:
     """The square roots of the anchors' areas, each once."""
-    sides = np.sqrt((cells[:, 2:] - cells[:, :2]).prod(axis=1))
-    return " ".join(f"{side:g}" for side in np.unique(sides.round(1)))
+    sides = np.unique(np.sqrt((cells[:, 2:] - cells[:, :2]).prod(axis=1)).round(1))
+    if len(sides) > MOST_SIDES:
+        return f"{sides[0]:g} to {sides[-1]:g}"
+    return " ".join(f"{side:g}" for side in sides)
 
 
 def by_class(cover: Coverage) -> list[Row]:
@@ -138,21 +141,25 @@ def tables(cover: Coverage) -> dict[str, list[Row]]:
 
 def as_text(cover: Coverage) -> str:
     """One table."""
-    lines = [f"{'':38} {'boxes':>8} {'mean IoU':>9} {'IoU>=0.4':>9} {'IoU>=0.5':>9} {'missed':>8}"]
-    for title, rows in tables(cover).items():
-        more = len(rows) - WORST_CLASSES if title == "class" else 0
+    groups = tables(cover)
+    width = 2 + max(len(x.name) for rows in groups.values() for x in rows)
+    heads = f"{'boxes':>8} {'mean IoU':>9} {'IoU>=0.4':>9} {'IoU>=0.5':>9} {'missed':>8}"
+    lines = [f"{'':{width}} {heads}"]
+    for title, rows in groups.items():
+        more = len(rows) > WORST_CLASSES and title == "class"
         if title != "all":
-            lines.append(f"{title}, worst {WORST_CLASSES} of {len(rows)}" if more > 0 else title)
-        lines += map(_line, rows[:WORST_CLASSES] if more > 0 else rows)
+            lines.append(f"{title}, worst {WORST_CLASSES} of {len(rows)}" if more else title)
+        indent = "" if title == "all" else "  "
+        for x in rows[:WORST_CLASSES] if more else rows:
+            lines.append(f"{indent + x.name:{width}} {_numbers(x)}".rstrip())
     return "\n".join(lines)
 
 
-def _line(x: Row) -> str:
-    name = x.name if x.name == "all boxes" else f"  {x.name}"
+def _numbers(x: Row) -> str:
     if not x.boxes:
-        return f"{name:38} {0:8}"
+        return f"{0:8}"
     shares = f"{x.recall_40:9.1%} {x.recall_50:9.1%}"
-    return f"{name:38} {x.boxes:8} {x.mean_iou:9.2f} {shares} {x.missed:8}"
+    return f"{x.boxes:8} {x.mean_iou:9.2f} {shares} {x.missed:8}"
 
 
 def as_dict(cover: Coverage) -> dict[str, Any]:
