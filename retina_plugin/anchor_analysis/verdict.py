@@ -41,11 +41,13 @@ def verdict(cfg: CfgNode, cover: Coverage, fit: FittedAnchors | None = None) -> 
         cover = cover.where(half_seen)
     scaled = best_scale(cfg, cover)
     gain = Gain(row(cover, "before"), row(scaled.coverage, "after"))
-    if _is_worth_it(gain):
-        lines.append(
-            f"Anchors of {scaled.factor:.2g} times the size fit better, and --fit may find"
-        )
-        lines.append(f"even better ones: {gain_text(gain, 'other sizes alone')}. The config line:")
+    # else larger anchors only meet boxes more closely, as they lie denser: no fault to mend
+    if _recall_gain(gain) > WORTH_RECALL:
+        lines += [
+            f"Anchors of {scaled.factor:.2g} times the size fit better:",
+            f"  {gain_text(gain, 'other sizes alone')}",
+            "--fit may find even better ones. The config line:",
+        ]
         return Verdict(lines, [scaled.override])
     if gain.before.missed / gain.before.boxes > FEW:
         lines.append("Other sizes alone gain nothing; --fit searches sizes and ratios.")
@@ -89,8 +91,13 @@ def _tiny(cover: Coverage) -> list[str]:
 
 
 def _is_worth_it(gain: Gain) -> bool:
-    recall = (gain.before.missed - gain.after.missed) / max(gain.before.boxes, 1)
-    return recall > WORTH_RECALL or gain.after.mean_iou - gain.before.mean_iou > WORTH_IOU
+    return (
+        _recall_gain(gain) > WORTH_RECALL or gain.after.mean_iou - gain.before.mean_iou > WORTH_IOU
+    )
+
+
+def _recall_gain(gain: Gain) -> float:
+    return (gain.before.missed - gain.after.missed) / max(gain.before.boxes, 1)
 
 
 def _fitted(fit: FittedAnchors) -> list[str]:

@@ -18,7 +18,7 @@ def cfg(tmp_path):
     cfg = tiny_focal_cfg()
     cfg.MODEL.RETINANET.NUM_CLASSES = 3
     cfg.merge_from_list(as_overrides(paths, paths))
-    cfg.INPUT.MIN_SIZE_TRAIN = cfg.INPUT.MIN_SIZE_TRAIN[:0] + (96,)
+    cfg.INPUT.MIN_SIZE_TRAIN = (96,)
     cfg.INPUT.MIN_SIZE_TEST = 96
     register_datasets(cfg)
     return cfg
@@ -47,7 +47,8 @@ def test_reached_and_missed_objects_have_their_colours(cfg, tmp_path, split):
 
 
 def test_the_worst_image_is_first(cfg, tmp_path):
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[28], [56], [112], [224], [448]]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[40], [80], [160], [320], [640]]
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[1.0]]
     cover = coverage_of(cfg, "test")
     missed = np.bincount(cover.seen.record, weights=cover.missed)
     (path,) = draw_pictures(cfg, cover, tmp_path / "made", split="test", count=1)
