@@ -88,22 +88,20 @@ class Subject:
 
 def measure_backbones(
     variants: Sequence[Variant], case: Case, *, tiny: bool, repeats: int, device: str = "cpu"
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """A row for each of ``variants`` under each of ``HEADS``, compared with the first of them.
 
     A row has ``backbone``, ``head``, and either ``error`` (what went wrong, or which package is
     missing: ``skipped``) or the measures; ``step`` and ``inference`` are medians in seconds,
     ``step_ratio`` and ``inference_ratio`` (median, least, most) of the times of the same turn.
     """
-    rows = []
     with _data(case) as folder:
         for head in HEADS:
             base: Subject | None = None
             for variant in variants:
                 row: dict[str, Any] = {"backbone": variant.name, "head": head}
-                rows.append(row)
                 if variant.needs and importlib.util.find_spec(variant.needs) is None:
-                    row["skipped"] = f"{variant.needs} is not installed"
+                    yield row | {"skipped": f"{variant.needs} is not installed"}
                     continue
                 try:
                     cfg = variant_cfg(variant, head, classes=case.classes, tiny=tiny)
@@ -116,7 +114,7 @@ def measure_backbones(
                     logger.exception(f"{variant.name}, {head}")
                     row["error"] = f"{type(error).__name__}: {error}"
                 logger.info(f"{variant.name}, {head}: done")
-    return rows
+                yield row
 
 
 def _row(subject: Subject, base: Subject, folder: Path, repeats: int) -> dict[str, Any]:

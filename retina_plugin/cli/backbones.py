@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 import torch
+from tqdm import tqdm
 
-from retina_plugin.benchmark.backbone_variants import FULL, TINY
+from retina_plugin.benchmark.backbone_variants import FULL, HEADS, TINY
 from retina_plugin.benchmark.backbones import as_markdown, measure_backbones
 from retina_plugin.benchmark.cases import Case
 from retina_plugin.benchmark.report import environment, heading
@@ -46,6 +47,12 @@ def command(
     Each is built with random weights, trained for three steps on a synthetic batch, saved, loaded
     and evaluated. Times are medians; "to the first" is their quotient with the first backbone's in
     the same turn: median (least to most). FLOPs are two for each multiply-add.
+
+    \b
+    Examples:
+      retina backbones --tiny
+      retina backbones --only ResNet-50 --only Swin-T --size 320x320 --batch 1
+    Exit codes: 0 all rows are there, 1 a row failed, 2 the command is wrong.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("retina_plugin.benchmark").setLevel(logging.INFO)
@@ -61,7 +68,9 @@ def command(
             device = available_device(device, "--device")
             facts = [environment(torch.device(device)), {**asdict(case), "repeats": repeats}]
             click.echo(heading(*facts))
-            rows = measure_backbones(chosen, case, tiny=tiny, repeats=repeats, device=device)
+            measures = measure_backbones(chosen, case, tiny=tiny, repeats=repeats, device=device)
+            total = len(chosen) * len(HEADS)
+            rows = list(tqdm(measures, total=total, unit="row", disable=None))
     finally:
         torch.set_flush_denormal(False)
     click.echo(f"\n{as_markdown(rows)}")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import torch
 from detectron2.config import CfgNode
+from tqdm import tqdm
 
 from retina_plugin.benchmark import coco_evaluation, data_loading
 from retina_plugin.benchmark.assignment import measure_assignment
@@ -104,6 +105,13 @@ def command(
     is needed. Close other programs first.
 
     OVERRIDES are config keys and values, as train_net.py takes them.
+
+    \b
+    Examples:
+      retina benchmark --config-file configs/retinanet_R_50_FPN_1x.yaml --against stock
+      retina benchmark --config-file a.yaml --part step --boxes 500 --size 800x1088
+      retina benchmark --config-file a.yaml --against stock --scaling output/scaling
+    Exit codes: 0 measured, 1 the config cannot be, 2 the command is wrong.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("retina_plugin.benchmark").setLevel(logging.INFO)
@@ -163,13 +171,13 @@ def _measure(
             cfg, case.batch(), against_stock=stock, extensions=extensions
         )
         notes.append("numbers too small for the CPU's fast path (denormals) are 0")
-    for name in parts:
+    for name in tqdm(parts, unit="part", disable=None):
         if name in PARTS:
             part = PARTS[name](contenders, repeats)
         else:
             part = _data(cfg) if name == "data" else _coco_evaluation(repeats)
         found[name] = as_dict(part)
-        click.echo(f"\n{as_text(part)}")
+        tqdm.write(f"\n{as_text(part)}")  # above the bar
     if notes:
         click.echo("\n" + "\n".join(f"* {note}" for note in notes))
     return {"notes": notes, "parts": found}

@@ -65,10 +65,12 @@ def command(
     """Convert a detector's weights from torchvision or MMDetection, or to torchvision.
 
     \b
-    retina convert retinanet_resnet50_fpn_v2_coco-5905b1c5.pth out.pth --coco-classes \\
-        --config-out out.yaml && python train_net.py --config-file out.yaml --eval-only
-    retina convert atss_r50_fpn_1x_coco.pth atss.pth --config-out atss.yaml
-    retina convert model_final.pth for_torchvision.pth --to torchvision
+    Examples:
+      retina convert retinanet_resnet50_fpn_v2_coco-5905b1c5.pth out.pth --coco-classes \\
+          --config-out out.yaml && python train_net.py --config-file out.yaml --eval-only
+      retina convert atss_r50_fpn_1x_coco.pth atss.pth --config-out atss.yaml
+      retina convert model_final.pth for_torchvision.pth --to torchvision
+    Exit codes: 0 written, 1 it cannot be converted, 2 the command is wrong.
     """
     with user_errors():
         _check_files(source, target, config_out, wanted=wanted, overwrite=overwrite)

@@ -43,6 +43,13 @@ def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...])
     """Train a detector of tree crowns, test it on two other places, draw what it sees.
 
     OVERRIDES are config keys and values, as train_net.py takes them.
+
+    \b
+    Examples:
+      retina demo
+      retina demo --seed 2 --out output/atss --config-file configs/modern/one_anchor_crowns.yaml
+      retina demo SOLVER.MAX_ITER 100
+    Exit codes: 0 done, 1 data, config or training failed, 2 the command is wrong.
     """
     begin = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -27,6 +27,11 @@ def command(name: str, out: Path | None) -> None:
     \b
     crowns  aerial photographs with hand-drawn boxes of trees: train, val, two test sets
     digits  handwritten digits drawn on photographs, ten classes: train, val
+    \b
+    Examples:
+      retina prepare crowns
+      retina prepare digits --out /data/digits
+    Exit codes: 0 it is there, 1 it cannot be made, 2 the command is wrong.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = out or default_folder(name)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from tqdm import tqdm
 
 from retina_plugin.comparison.runs import Run
 from retina_plugin.comparison.worker import write_task
@@ -33,6 +34,7 @@ def carry_out(
     waiting = [run for run in runs if run.result() is None]
     total, done = len(waiting), len(runs) - len(waiting)
     say(f"{total} of {len(runs)} runs to do" + (f", {done} are finished already" if done else ""))
+    bar = tqdm(total=len(runs), initial=done, unit="run", disable=None)
     running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
     failed = []
     try:
@@ -48,8 +50,11 @@ def carry_out(
                 else:
                     failed.append(run)
                     say(_failure(run, process.returncode))
+                bar.update()
+            bar.refresh()  # the time that has passed
             time.sleep(POLL)
     finally:
+        bar.close()
         for process in running:
             process.terminate()
         for process in running:

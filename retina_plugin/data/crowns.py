@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from retina_plugin.data.coco_json import CocoDataset, SplitPaths, make_once
 from retina_plugin.data.package_files import PINNED, package_file
@@ -78,7 +79,10 @@ def prepare_crowns(out_dir: Path) -> dict[str, SplitPaths]:
     make_once(
         out_dir,
         recipe,
-        lambda: {name: _make_split(split, paths[name]) for name, split in SPLITS.items()},
+        lambda: {
+            name: _make_split(split, paths[name])
+            for name, split in tqdm(SPLITS.items(), unit="split", disable=None)
+        },
     )
     return paths
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from retina_plugin.data.coco_json import CocoDataset, SplitPaths, make_once
 from retina_plugin.data.package_files import PINNED, package_file
@@ -214,7 +215,7 @@ def _make_split(split: str, count: int, seed: int, paths: SplitPaths) -> CocoDat
     dataset = CocoDataset(
         CLASS_NAMES, {"description": f"handwritten digits on photographs, {split}, semi-synthetic"}
     )
-    for index in range(count):
+    for index in tqdm(range(count), split, unit="image", disable=None):
         rng = np.random.default_rng([seed, list(PHOTOS).index(split), index])
         source = int(rng.integers(len(photos)))
         drawing = draw_digits(photos[source], glyphs, labels, rng)

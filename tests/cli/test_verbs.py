@@ -1,0 +1,41 @@
+"""What every verb of `retina` has: examples that parse, exit codes that are said."""
+
+import shlex
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from retina_plugin.cli import VerbGroup, main
+
+VERBS = VerbGroup().list_commands(click.Context(main))
+
+
+def examples(verb):
+    """The arguments of each example in the verb's help."""
+    result = CliRunner().invoke(main, [verb, "--help"], terminal_width=200)
+    assert result.exit_code == 0, result.output
+    lines = result.output.replace("\\\n", " ").splitlines()
+    commands = [line.strip().partition("&&")[0] for line in lines]
+    starts = f"retina {verb} "
+    found = [shlex.split(x, comments=True)[2:] for x in commands if f"{x} ".startswith(starts)]
+    assert "Examples:" in result.output and found, result.output
+    return found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_examples_parse(verb):
+    command = main.get_command(click.Context(main), verb)
+    for arguments in examples(verb):
+        try:
+            command.make_context(verb, list(arguments))
+        except click.BadParameter as error:  # the files of an example are the reader's
+            assert "does not exist" in error.message, (arguments, error.message)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_exit_codes_are_said_and_a_wrong_option_is_2(verb):
+    runner = CliRunner()
+    assert "Exit codes: 0 " in " ".join(runner.invoke(main, [verb, "--help"]).output.split())
+    result = runner.invoke(main, [verb, "--no-such-option"])
+    assert result.exit_code == 2 and "--no-such-option" in result.output
