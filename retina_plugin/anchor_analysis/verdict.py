@@ -91,9 +91,8 @@ def _tiny(cover: Coverage) -> list[str]:
 
 
 def _is_worth_it(gain: Gain) -> bool:
-    return (
-        _recall_gain(gain) > WORTH_RECALL or gain.after.mean_iou - gain.before.mean_iou > WORTH_IOU
-    )
+    recall, iou = _recall_gain(gain), gain.after.mean_iou - gain.before.mean_iou
+    return recall > WORTH_RECALL or (iou > WORTH_IOU and recall > -WORTH_RECALL)
 
 
 def _recall_gain(gain: Gain) -> float:
@@ -107,7 +106,7 @@ def _fitted(fit: FittedAnchors) -> list[str]:
     if fit.held_out is not None:
         lines.append("  " + gain_text(fit.held_out, "half of the images, fitted to the other half"))
     if _is_worth_it(fit.whole):
-        lines.append("They are worth a training. The config lines:")
+        lines.append("They are worth a try (retina compare): IoU is not AP. The config lines:")
     else:
         lines.append("The config's anchors are as good: nothing to change.")
     return lines

@@ -80,13 +80,13 @@ def command(
     weights are needed, and but for --pictures no image is read.
 
     \b
-    retina anchors configs/crowns.yaml
-    retina anchors configs/retinanet_R_50_FPN_1x.yaml --data crowns --fit
-    retina anchors my.yaml --write fitted.yaml --per-level
-    retina anchors my.yaml --pictures 8 --out output/anchors
-    retina anchors my.yaml DATASETS.COCO.TRAIN.JSON=a.json DATASETS.COCO.TRAIN.IMAGES=images
-
-    Exit code 0: done. 1: a mistake in the config or the data, which is named. 2: wrong usage.
+    Examples:
+      retina anchors configs/crowns.yaml
+      retina anchors configs/retinanet_R_50_FPN_1x.yaml --data crowns --fit
+      retina anchors my.yaml --write fitted.yaml --per-level
+      retina anchors my.yaml --pictures 8 --out output/anchors
+      retina anchors my.yaml --json DATASETS.COCO.TRAIN.JSON=a.json DATASETS.COCO.TRAIN.IMAGES=a
+    Exit codes: 0 done, 1 the config or the data are wrong, 2 the command is wrong.
     """
     if preset is None and not fit and (generator or anchors_per_cell or per_level):
         raise click.UsageError("--generator, --anchors-per-cell and --per-level need --fit")

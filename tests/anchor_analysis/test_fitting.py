@@ -1,5 +1,7 @@
 """Fitted anchors meet boxes that the config's miss, also on images that the search never saw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from support.catalogs import catalogs  # noqa: F401
 
 from retina_plugin.anchor_analysis import coverage_of, fit_anchors
 from retina_plugin.anchor_analysis.anchor_set import AnchorSet, product_of
+from retina_plugin.anchor_analysis.fitting import Gain
 from retina_plugin.anchor_analysis.scaling import best_scale
 from retina_plugin.anchor_analysis.verdict import verdict
 from retina_plugin.engine.config_file import load_config
@@ -118,7 +121,17 @@ def test_a_verdict_on_fitted_anchors_has_their_lines(tall):
     found = verdict(tall, cover, fit)
     assert list(found.fix) == fit.anchors.overrides()
     assert "Fitted anchors, 2 a cell (the config's: 9)" in str(found)
-    assert "fitted to the other half" in str(found) and "worth a training" in str(found)
+    assert "fitted to the other half" in str(found) and "worth a try" in str(found)
+
+
+def test_closer_boxes_are_not_worth_missing_others(tall):
+    cover = coverage_of(tall)
+    fit = fit_anchors(tall, cover, anchors_per_cell=1)
+    a, b = fit.whole.before, fit.whole.after
+    worse = Gain(replace(a, missed=0), replace(b, missed=9, mean_iou=a.mean_iou + 0.1))
+    closer = Gain(replace(a, missed=0), replace(b, missed=0, mean_iou=a.mean_iou + 0.1))
+    assert not verdict(tall, cover, replace(fit, whole=worse)).fix
+    assert verdict(tall, cover, replace(fit, whole=closer)).fix
 
 
 def test_a_verdict_names_tiny_boxes_remainders_and_yardsticks():

@@ -102,8 +102,3 @@ def test_mistakes_say_what_to_do(given, tmp_path):
     assert "MODEL.RETINANT" in run(*given, "MODEL.RETINANT.X=1", code=1)
     assert "no folder" in run(*given, "--write", tmp_path / "none" / "a.yaml", code=1)
     assert "need --fit" in run(*given, "--per-level", code=2)
-
-
-def test_help_has_examples_and_exit_codes():
-    text = run("--help")
-    assert "retina anchors configs/crowns.yaml" in text and "Exit code 0" in text
