@@ -1,0 +1,155 @@
+"""Do the anchors fit the boxes? Coverage by level, size, class and ratio; fitted sets; pictures.
+
+Boxes are compared as the network sees them, after the resize and crops of the config.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from detectron2.config import CfgNode
+
+from retina_plugin.anchor_analysis.coverage import Coverage, coverage_of
+from retina_plugin.anchor_analysis.fitting import GENERATORS, FittedAnchors, fit_anchors
+from retina_plugin.anchor_analysis.pictures import draw_pictures
+from retina_plugin.anchor_analysis.preset import preset_text
+from retina_plugin.anchor_analysis.summary import as_dict, as_text
+from retina_plugin.anchor_analysis.verdict import verdict
+from retina_plugin.data.coco_registration import register_datasets
+from retina_plugin.data.package_files import register_package_paths
+from retina_plugin.engine.config_file import load_config
+from retina_plugin.engine.example_data import EXAMPLES, example_overrides
+from retina_plugin.engine.setup import import_extension, user_errors
+
+
+@click.command(name="anchors")
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--split", default="train", show_default=True, type=click.Choice(["train", "test"]))
+@click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the config's own.")
+@click.option("--fit", is_flag=True, help="Search sizes and ratios that fit better.")
+@click.option(
+    "--generator", type=click.Choice(list(GENERATORS)), help="To fit.  [default: the config's]"
+)
+@click.option(
+    "--anchors-per-cell", type=click.IntRange(1), help="To fit.  [default: the config's number]"
+)
+@click.option("--per-level", is_flag=True, help="Fit sizes and ratios of each level apart.")
+@click.option(
+    "--write",
+    "preset",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Fit, and write the set as a yaml for _BASE_.",
+)
+@click.option("--pictures", default=0, type=click.IntRange(0), help="Of so many images, as png.")
+@click.option(
+    "--out",
+    default=Path("output/anchors"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the pictures.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print json and nothing else.")
+@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+def command(
+    config: Path,
+    overrides: tuple[str, ...],
+    split: str,
+    data: str | None,
+    fit: bool,
+    generator: str | None,
+    anchors_per_cell: int | None,
+    per_level: bool,
+    preset: Path | None,
+    pictures: int,
+    out: Path,
+    as_json: bool,
+    extensions: tuple[str, ...],
+) -> None:
+    """Do the anchors fit the boxes? Coverage by level, size, class and ratio; fitted sets.
+
+    Boxes are compared as the network sees them, after the resize and crops of the config. No
+    weights are needed, and but for --pictures no image is read.
+
+    \b
+    Examples:
+      retina anchors configs/crowns.yaml
+      retina anchors configs/retinanet_R_50_FPN_1x.yaml --data crowns --fit
+      retina anchors my.yaml --write fitted.yaml --per-level
+      retina anchors my.yaml --pictures 8 --out output/anchors
+      retina anchors my.yaml --json DATASETS.COCO.TRAIN.JSON=a.json DATASETS.COCO.TRAIN.IMAGES=a
+    Exit codes: 0 done, 1 the config or the data are wrong, 2 the command is wrong.
+    """
+    if preset is None and not fit and (generator or anchors_per_cell or per_level):
+        raise click.UsageError("--generator, --anchors-per-cell and --per-level need --fit")
+    with user_errors(), _quiet():
+        if preset is not None and not preset.resolve().parent.is_dir():
+            raise ValueError(f"--write {preset}: there is no folder {preset.resolve().parent}")
+        register_package_paths()
+        for extension in extensions:
+            import_extension(extension)
+        cfg = load_config(config, [*(example_overrides(data) if data else ()), *overrides])
+        register_datasets(cfg)
+        cover = coverage_of(cfg, split)
+        fitted = None
+        if fit or preset is not None:
+            fitted = fit_anchors(
+                cfg,
+                cover,
+                generator=generator,
+                anchors_per_cell=anchors_per_cell,
+                per_level=per_level,
+            )
+        files = [*_write(preset, fitted, cover, cfg, split)]
+        files += draw_pictures(cfg, cover, out, split=split, count=pictures)
+        found = verdict(cfg, cover, fitted)
+    if as_json:
+        values = as_dict(cover) | {
+            "fit": None if fitted is None else asdict(fitted),
+            "verdict": list(found.lines),
+            "fix": list(found.fix),
+            "files": [str(file) for file in files],
+        }
+        click.echo(json.dumps(values, indent=1))
+        return
+    click.echo(f"{as_text(cover)}\n")
+    for note in cover.notes:
+        click.echo(f"Note: {note}.")
+    click.echo(str(found))
+    for file in files:
+        click.echo(str(file))
+    if preset is not None:
+        click.echo(
+            f"To use it:  _BASE_: [{config.resolve()}, {preset.resolve()}]  in a yaml of yours."
+        )
+
+
+def _write(
+    path: Path | None, fitted: FittedAnchors | None, cover: Coverage, cfg: CfgNode, split: str
+) -> list[Path]:
+    if path is None or fitted is None:
+        return []
+    names = ", ".join(cfg.DATASETS[split.upper()])
+    data = f"{names}, {fitted.whole.before.boxes} boxes as the network sees them"
+    called = shlex.join(["retina", *sys.argv[1:]])
+    path.write_text(preset_text(fitted, command=called, data=data), encoding="utf-8")
+    return [path]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the logs of what is built and registered: the table is what was asked for."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
