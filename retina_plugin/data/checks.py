@@ -20,6 +20,7 @@ from retina_plugin.data.findings import CLEAN, Finding, Findings
 from retina_plugin.data.image_files import ImageFiles, check_image_files
 from retina_plugin.registry import unknown_name
 
+CROWD = "crowd"
 MIN_SIDE = 1e-5  # pixels; Detectron2's filter_empty_instances drops what is not longer
 
 Record = dict[str, Any]
@@ -84,11 +85,12 @@ BOX_KINDS = {
         "They count as objects that nothing can find.",
         CLEAN,
     ),
-    "crowd": Kind(
+    CROWD: Kind(
         INFO,
         "crowd boxes",
         "They are not trained on, and what they cover is trained as background.",
         "Detections there count neither as right nor as wrong.",
+        "INPUT.IGNORE_CROWD=True",
     ),
 }
 
@@ -211,14 +213,15 @@ def _check_records(
         if train and "annotations" not in record:
             findings.add(ERROR, where, without_key, "Use a data set with boxes.", image)
         annotations = record.get("annotations", ())
-        kinds = [_kind_of_box(x, record, cfg.MODEL.RETINANET.NUM_CLASSES) for x in annotations]
+        kinds = [kind_of_box(x, record, cfg.MODEL.RETINANET.NUM_CLASSES) for x in annotations]
         for index, name in enumerate(kinds):
             if name is not None:
-                kind = BOX_KINDS[name]
+                kind = _kind(name, cfg)
                 box, of_class = (annotations[index].get(x) for x in ("bbox", "category_id"))
                 example = f"box {index + 1} of {image}: {_plain(box)}, category_id {of_class}"
                 advice = kind.in_training if train else kind.in_evaluation
-                findings.add(kind.level, where, kind.what, advice, example, fix=kind.fix)
+                fix = kind.fix if train or name != CROWD else ""
+                findings.add(kind.level, where, kind.what, advice, example, fix=fix)
         if None in kinds:
             usable += 1
         elif all(x.get("iscrowd", 0) for x in annotations):
@@ -229,7 +232,15 @@ def _check_records(
     return usable
 
 
-def _kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -> str | None:
+def _kind(name: str, cfg: CfgNode) -> Kind:
+    """The entry of ``BOX_KINDS``, of crowd what the config does with it."""
+    if name != CROWD or not cfg.INPUT.get("IGNORE_CROWD", False):
+        return BOX_KINDS[name]
+    text = "They are not trained on, nor is what they cover (INPUT.IGNORE_CROWD is True)."
+    return BOX_KINDS[name]._replace(in_training=text, fix="")
+
+
+def kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -> str | None:
     """The key in ``BOX_KINDS`` of what is odd about a box, None if nothing is."""
     try:
         x0, y0, x1, y1 = (float(x) for x in annotation["bbox"])
@@ -243,7 +254,7 @@ def _kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -
     elif mode != BoxMode.XYXY_ABS:
         return "mode"
     if annotation.get("iscrowd", 0):
-        return "crowd"
+        return CROWD
     if annotation.get("category_id") not in range(num_classes):
         return "class"
     if x1 < x0 or y1 < y0:
