@@ -122,7 +122,7 @@ class RetinaDatasetMapper(DatasetMapper):
         kept = [x for x in annotations if x.get("iscrowd", 0) == 0]
         if self.ignore_crowd:
             crowd = [x for x in annotations if x.get("iscrowd", 0)]
-            dataset_dict["ignored_boxes"] = Boxes(_boxes_after(crowd, transforms, image_shape))
+            dataset_dict["ignored_boxes"] = Boxes(boxes_after(crowd, transforms, image_shape))
         boxes = None
         if not (self.use_instance_mask or self.use_keypoint):
             boxes = transform_boxes(kept, transforms, image_shape)
@@ -166,9 +166,10 @@ def _cut(image: np.ndarray, record: dict[str, Any]) -> np.ndarray:
     return tile
 
 
-def _boxes_after(
+def boxes_after(
     annotations: Sequence[dict[str, Any]], transforms: Transform, image_size: tuple[int, int]
 ) -> np.ndarray:
+    """:func:`transform_boxes` of annotations whose boxes may be any numbers, in any modes."""
     boxes = transform_boxes(annotations, transforms, image_size)
     if boxes is None:  # numpy's numbers, or mixed modes
         plain = [
