@@ -66,6 +66,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       ``ACCUMULATE``: ``engine/step.py``; ``WEIGHT_AVERAGE``: ``engine/weight_average.py``.
     * ``SOLVER.AMP.PRECISION``: ``float16`` or ``bfloat16``; ``auto`` is what Detectron2 does on
       CUDA, float16, and bfloat16 on the CPU.
+    * ``DOCTOR.ENABLED``: look for what is wrong before training, see ``diagnosis/doctor.py``; False
+      checks the data alone.
     * ``FLUSH_DENORMAL``: take numbers too small for the CPU's fast path as 0.
     * ``TEST.OPTIMIZE`` and ``TEST.COMPILE``: evaluate through ``optimize_for_inference``.
     * ``TEST.COCO_EVAL``: who computes COCO's numbers, see ``evaluation/coco_evaluator.py``.
@@ -107,7 +109,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     }
     _add(cfg, "SOLVER", CfgNode(solver))
     _add(cfg, "TEST", CfgNode({"OPTIMIZE": True, "COMPILE": False, "COCO_EVAL": "auto"}))
-    _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True}))
+    _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True, "DOCTOR": CfgNode({"ENABLED": True})}))
     return cfg
 
 

@@ -17,7 +17,7 @@ from retina_plugin.comparison.runs import Run, plan_runs
 from retina_plugin.comparison.summary import as_text, results_of
 from retina_plugin.data.coco_json import write_json
 from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.example_data import EXAMPLES, data_overrides, default_folder
+from retina_plugin.engine.example_data import EXAMPLES, example_overrides
 from retina_plugin.engine.setup import import_extension, user_errors
 
 
@@ -61,7 +61,7 @@ def command(
             seeds=range(1, seeds + 1),
             out=out.resolve(),
             images=images,
-            shared=[*_data(data), *shared],
+            shared=[*(example_overrides(data) if data else ()), *shared],
             extensions=extensions,
         )
     if dry_run:
@@ -78,14 +78,6 @@ def command(
         raise click.ClickException(
             f"{len(failed)} run(s) failed, see above; called again, they are tried again"
         )
-
-
-def _data(name: str | None) -> list[str]:
-    if name is None:
-        return []
-    example = EXAMPLES[name]
-    paths = example.prepare(default_folder(name).resolve())
-    return data_overrides(name, paths, list(example.tests))
 
 
 def _line(run: Run) -> str:

@@ -55,14 +55,14 @@ def _check_twice(
         findings.add(WARNING, where, "boxes that are there twice", "", example, why=why, fix=CLEAN)
 
 
-def _check_outside(
-    record: Record, objects: list[Record], where: str, findings: Findings
-) -> None:
+def _check_outside(record: Record, objects: list[Record], where: str, findings: Findings) -> None:
     width, height = record.get("width"), record.get("height")
     if not (width and height):
         return
     for x in objects:
-        x0, y0, x1, y1 = map(float, BoxMode.convert(list(x["bbox"]), x["bbox_mode"], BoxMode.XYXY_ABS))
+        x0, y0, x1, y1 = map(
+            float, BoxMode.convert(list(x["bbox"]), x["bbox_mode"], BoxMode.XYXY_ABS)
+        )
         out = max(-x0, -y0, x1 - width, y1 - height)
         touches = x0 < width and y0 < height and x1 > 0 and y1 > 0
         if touches and out > TOLERANCE:
@@ -81,7 +81,9 @@ def _check_number(
         why = "What is beyond it counts as missed."
         findings.add(WARNING, where, what, "", f"{_image(record)}: {number}", why=why, fix=fix)
     elif number > COCOS_DETECTIONS:
-        what = f"images with more boxes than the {COCOS_DETECTIONS} detections that COCO's AP counts"
+        what = (
+            f"images with more boxes than the {COCOS_DETECTIONS} detections that COCO's AP counts"
+        )
         findings.add(INFO, where, what, "", f"{_image(record)}: {number}")
 
 

@@ -41,7 +41,10 @@ class _ReadNode(CfgNode):
 
     def get(self, key: str, default: Any = None) -> Any:
         """A dict's own would pass ``__getitem__`` by."""
-        return self[key] if key in self else default
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
     def items(self) -> ItemsView[str, Any]:
         """Whoever goes through all keys reads them all."""

@@ -41,22 +41,23 @@ def _check_rate(cfg: CfgNode, findings: Findings) -> None:
     text = f"is {solver.BASE_LR:g}; for {name} with SOLVER.IMS_PER_BATCH {batch} about {usual:.2g}"
     text += f" is usual ({rule} rule, from {rate:g} at 16)"
     fix = pasted(key, float(f"{usual:.2g}"))
-    if solver.BASE_LR > most * usual:
+    times = solver.BASE_LR / usual
+    if times > most:
         findings.add(WARNING, key, text, why="The loss is likely to become NaN.", fix=fix)
-    elif solver.BASE_LR < least * usual:
+    elif times < least:
         findings.add(WARNING, key, text, why="It will hardly learn.", fix=fix)
 
 
 def _check_steps(cfg: CfgNode, findings: Findings) -> None:
     solver = cfg.SOLVER
-    last, steps = solver.MAX_ITER, list(solver.STEPS)
+    last, steps, warmup = solver.MAX_ITER, list(solver.STEPS), solver.WARMUP_ITERS
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and any(step >= last for step in steps):
         what = f"is {steps}, not all before the end of training, SOLVER.MAX_ITER {last}"
         fix = pasted("SOLVER.STEPS", [last * 2 // 3, last * 8 // 9])
         why = "The learning rate does not fall there, which costs some AP."
         findings.add(WARNING, "SOLVER.STEPS", what, why=why, fix=fix)
-    if solver.WARMUP_ITERS >= last:
-        what = f"is {solver.WARMUP_ITERS}, but training ends at SOLVER.MAX_ITER {last}"
+    if warmup >= last:
+        what = f"is {warmup}, but training ends at SOLVER.MAX_ITER {last}"
         fix = pasted("SOLVER.WARMUP_ITERS", max(1, last // 20))
         why = "The learning rate never gets to BASE_LR."
         findings.add(WARNING, "SOLVER.WARMUP_ITERS", what, why=why, fix=fix)

@@ -49,3 +49,10 @@ def data_overrides(name: str, paths: dict[str, SplitPaths], tests: list[str]) ->
         "TEST.IMAGES": [str(path.images) for path in chosen],
     }
     return [part for key, value in values.items() for part in (f"DATASETS.COCO.{key}", str(value))]
+
+
+def example_overrides(name: str) -> list[str]:
+    """:func:`data_overrides` of an example in its default folder, made where it is not there."""
+    example = EXAMPLES[name]
+    paths = example.prepare(default_folder(name).resolve())
+    return data_overrides(name, paths, list(example.tests))

@@ -24,9 +24,10 @@ from detectron2.utils.logger import setup_logger
 from retina_plugin.data.checks import check_datasets
 from retina_plugin.data.class_counts import fill_class_counts
 from retina_plugin.data.coco_registration import register_datasets
-from retina_plugin.data.findings import DataError
+from retina_plugin.data.findings import DataError, Findings
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
 from retina_plugin.detector import FocalRetinaNet
+from retina_plugin.diagnosis.doctor import CONFIG, examine
 from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.safe_yaml import ConfigFileError
@@ -90,11 +91,31 @@ def setup(args: Namespace) -> CfgNode:
         flush_denormals()
     prepare_tiles(cfg)
     if comm.is_main_process():
-        check_datasets(cfg, train=not args.eval_only)
+        _check(cfg, args)
         for name in cfg.DATASETS.TEST:
             # the first evaluation may be hours away
             evaluator_type(name, coco_eval=cfg.TEST.get("COCO_EVAL", "auto"))
     return cfg
+
+
+def _check(cfg: CfgNode, args: Namespace) -> None:
+    """Log what the doctor finds; with ``DOCTOR.ENABLED`` False, what is wrong with the data alone.
+
+    Raises:
+        DataError: there are errors.
+    """
+    train = not args.eval_only
+    if not (cfg.get("DOCTOR") or {}).get("ENABLED", True):
+        check_datasets(cfg, train=train)
+        return
+    diagnosis = examine(cfg, train=train, command=args.config_file or CONFIG, built_next=True)
+    findings = Findings()
+    findings.extend(diagnosis.findings)
+    findings.log()
+    findings.raise_errors()
+    logger.info(
+        f"doctor: {diagnosis.seconds:.1f} s. Fine: {', '.join(diagnosis.fine) or 'nothing'}."
+    )
 
 
 def _check_architecture(cfg: CfgNode, config_file: str) -> None:
