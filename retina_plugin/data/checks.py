@@ -220,8 +220,11 @@ def _check_records(
                 box, of_class = (annotations[index].get(x) for x in ("bbox", "category_id"))
                 example = f"box {index + 1} of {image}: {_plain(box)}, category_id {of_class}"
                 advice = kind.in_training if train else kind.in_evaluation
-                fix = kind.fix if train or name != CROWD else ""
-                findings.add(kind.level, where, kind.what, advice, example, fix=fix)
+                if kind.fix == CLEAN:  # what is done about them is why to mend them
+                    findings.add(kind.level, where, kind.what, "", example, why=advice, fix=CLEAN)
+                else:
+                    fix = kind.fix if train else ""
+                    findings.add(kind.level, where, kind.what, advice, example, fix=fix)
         if None in kinds:
             usable += 1
         elif all(x.get("iscrowd", 0) for x in annotations):

@@ -77,16 +77,17 @@ def check_memory(
         what = f"could not be estimated: {type(error).__name__}: {str(error).splitlines()[0]}"
         findings.add(INFO, "memory", what)
         return
-    device = torch.device(cfg.MODEL.DEVICE).type
+    named = cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu"
+    device = torch.device(named).type
     batch = max(1, cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.get("ACCUMULATE", 1) // workers)
-    needed, free = memory.of(batch) + LIBRARIES.get(device, 0), free_memory(cfg.MODEL.DEVICE)
+    needed, free = memory.of(batch) + LIBRARIES.get(device, 0), free_memory(named)
     height, width = image_size
     what = f"a step of {batch} images of up to {width}x{height} takes about {needed / GB:.1f} GB"
     if free is None or needed <= RESERVE * free:
         there = "" if free is None else f", free are {free / GB:.1f} GB"
         findings.add(INFO, "memory", what + there)
         return
-    where = f"memory of {cfg.MODEL.DEVICE}"
+    where = f"memory of {named}"
     what += f", but {free / GB:.1f} GB are free"
     why = "Training ends with an error, or the system ends it."
     fix = _that_fits(cfg, memory, batch, RESERVE * free - LIBRARIES.get(device, 0))
@@ -96,7 +97,7 @@ def check_memory(
 def free_memory(device: str) -> int | None:
     """Bytes; None where that is not known."""
     if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else None
+        return torch.cuda.mem_get_info(device)[0]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -41,7 +41,8 @@ def check_reach(cfg: CfgNode, coverage: Coverage, findings: Findings) -> None:
         if left > MISSED:
             advice += " retina anchors CONFIG --fit finds more."
     else:
-        fix, advice = "retina anchors CONFIG --fit --write anchors.yaml", "And name it in _BASE_."
+        fix = "retina anchors CONFIG --fit --write anchors.yaml"
+        advice = "Then name anchors.yaml last in _BASE_."
     findings.add(WARNING, where, what, advice, why=why, fix=fix)
 
 

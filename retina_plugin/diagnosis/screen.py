@@ -58,21 +58,22 @@ def as_values(diagnosis: Diagnosis) -> dict[str, Any]:
 def _lines(finding: Finding, verbose: bool, width: int, paint: Paint) -> list[str]:
     what = f"{_short(finding.where)}: {_short(finding.what)}"
     what += f" ({finding.count})" if finding.count else ""
-    examples = finding.examples if verbose else finding.examples[:FEW]
+    few = FEW if finding.level > INFO else 1
+    examples = finding.examples[: len(finding.examples) if verbose and few > 1 else few]
     if examples:
         dots = "; ..." if finding.count > len(examples) else ""
         what += f": {_short('; '.join(examples))}{dots}"
     word = WORDS[finding.level].ljust(INDENT)
     first, *rest = _wrapped(what, width)
     lines = [paint(word, COLOURS[finding.level]) + first, *(" " * INDENT + x for x in rest)]
-    reason = " ".join(filter(None, (finding.why, finding.advice if finding.fix else "")))
-    if reason:
-        lines += _indented("why: ", reason, width)
+    if finding.why:
+        lines += _indented("why: ", finding.why, width)
     if finding.fix:
         # not broken into lines: it is pasted
         lines.append(" " * INDENT + "fix: " + paint(_short(finding.fix), "green"))
-    elif finding.advice:
-        lines += _indented("fix: ", finding.advice, width)
+    if finding.advice:
+        head = "fix: " if finding.level > INFO and not finding.fix else "     "
+        lines += _indented(head, finding.advice, width)
     return lines
 
 
@@ -88,8 +89,9 @@ def _summary(diagnosis: Diagnosis, verbose: bool, width: int, paint: Paint) -> l
 
 
 def _indented(head: str, text: str, width: int) -> list[str]:
-    lines = _wrapped(head + _short(text), width)
-    return [" " * INDENT + line for line in lines]
+    first, *rest = _wrapped(_short(text), width - len(head))
+    under = " " * (INDENT + len(head))
+    return [" " * INDENT + head + first, *(under + line for line in rest)]
 
 
 def _wrapped(text: str, width: int) -> list[str]:
