@@ -86,12 +86,15 @@ def command(
         click.echo(json.dumps(values, indent=1))
     else:
         width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
-        paint = lambda text, colour: click.style(text, fg=colour)  # noqa: E731
-        click.echo(as_text(diagnosis, verbose=verbose, width=width, paint=paint))
+        click.echo(as_text(diagnosis, verbose=verbose, width=width, paint=_paint))
         if written is not None:
             click.echo("\n".join(["", *written.lines]))
     if diagnosis.count(ERROR) or (strict and diagnosis.count(WARNING)):
         raise SystemExit(1)
+
+
+def _paint(text: str, colour: str) -> str:
+    return click.style(text, fg=colour)
 
 
 @contextlib.contextmanager

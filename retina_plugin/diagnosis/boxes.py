@@ -60,9 +60,9 @@ def _check_outside(record: Record, objects: list[Record], where: str, findings: 
     if not (width and height):
         return
     for x in objects:
-        x0, y0, x1, y1 = map(
-            float, BoxMode.convert(list(x["bbox"]), x["bbox_mode"], BoxMode.XYXY_ABS)
-        )
+        x0, y0, x1, y1 = map(float, x["bbox"])
+        if x["bbox_mode"] == BoxMode.XYWH_ABS:  # there are only two: find_problems has looked
+            x1, y1 = x0 + x1, y0 + y1
         out = max(-x0, -y0, x1 - width, y1 - height)
         touches = x0 < width and y0 < height and x1 > 0 and y1 > 0
         if touches and out > TOLERANCE:

@@ -165,7 +165,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _in_words(done: Counter[str]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in done.items()) or "nothing to clean"
+    return ", ".join(f"{what}: {count}" for what, count in done.items()) or "nothing to clean"
 
 
 def _config(

@@ -14,6 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 
 from retina_plugin.anchor_analysis.coverage import Coverage, coverage_of
+from retina_plugin.anchor_analysis.seen_boxes import seen_boxes
 from retina_plugin.data.checks import CheckedSet, find_problems
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.findings import DataError, Finding, Findings
@@ -28,6 +29,9 @@ from retina_plugin.diagnosis.reach import check_reach, check_tiny
 from retina_plugin.diagnosis.schedule import check_schedule
 
 CONFIG = "CONFIG"
+ENOUGH_BOXES = (
+    20_000  # for a share that is right to a percent; of larger sets some images are drawn
+)
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +173,8 @@ class _Examination:
         if self._broken() or not self._images():
             return None
         try:
-            return coverage_of(self.cfg, "train")
+            boxes = seen_boxes(self.cfg, "train", draws=1, max_boxes=ENOUGH_BOXES)
+            return coverage_of(self.cfg, "train", boxes=boxes)
         except (ValueError, KeyError) as error:
             logger.info(f"anchors and boxes were not compared: {error}")
             return None
