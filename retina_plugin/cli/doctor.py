@@ -20,7 +20,7 @@ from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.diagnosis.cleaning import write_clean
 from retina_plugin.diagnosis.doctor import diagnose
 from retina_plugin.diagnosis.screen import as_text, as_values
-from retina_plugin.engine.config_file import load_config, parse_overrides
+from retina_plugin.engine.config_file import load_config, own_keys, parse_overrides
 from retina_plugin.engine.example_data import EXAMPLES, example_overrides
 from retina_plugin.engine.setup import import_extension, user_errors
 
@@ -74,7 +74,8 @@ def command(
         cfg = load_config(config, words)
         with _quiet():
             called = shlex.join([str(config), *overrides, *(["--data", data] if data else ())])
-            diagnosis = diagnose(cfg, train=not eval_only, command=called)
+            own = own_keys(config, words)
+            diagnosis = diagnose(cfg, train=not eval_only, command=called, own=own)
         written = None
         if folder is not None:
             keys = [key for key, _ in parse_overrides(words)]

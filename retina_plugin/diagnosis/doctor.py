@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from logging import ERROR, WARNING
@@ -59,7 +59,13 @@ class Diagnosis:
         return sum(x.level == level for x in self.findings)
 
 
-def diagnose(cfg: CfgNode, *, train: bool = True, command: str = CONFIG) -> Diagnosis:
+def diagnose(
+    cfg: CfgNode,
+    *,
+    train: bool = True,
+    command: str = CONFIG,
+    own: Collection[str] | None = None,
+) -> Diagnosis:
     """Register the data sets of ``cfg`` and look at everything; nothing is trained or written.
 
     Args:
@@ -67,6 +73,7 @@ def diagnose(cfg: CfgNode, *, train: bool = True, command: str = CONFIG) -> Diag
             ``register_datasets`` does.
         train: False looks at what matters for an evaluation alone.
         command: how the config is called in the fixes that are commands.
+        own: the keys that the user wrote, see ``check_idle_keys``.
     """
     findings = Findings()
     try:
@@ -75,8 +82,8 @@ def diagnose(cfg: CfgNode, *, train: bool = True, command: str = CONFIG) -> Diag
         findings.extend(error.findings)
         if cfg.MODEL.RETINANET.NUM_CLASSES is None:
             cfg.MODEL.RETINANET.NUM_CLASSES = get_cfg().MODEL.RETINANET.NUM_CLASSES
-        return examine(cfg, train=train, command=command, known=findings, data=False)
-    return examine(cfg, train=train, command=command, known=findings)
+        return examine(cfg, train=train, command=command, own=own, known=findings, data=False)
+    return examine(cfg, train=train, command=command, own=own, known=findings)
 
 
 def examine(
@@ -84,6 +91,7 @@ def examine(
     *,
     train: bool = True,
     command: str = CONFIG,
+    own: Collection[str] | None = None,
     known: Findings | None = None,
     data: bool = True,
     built_next: bool = False,
@@ -93,7 +101,7 @@ def examine(
     Args:
         cfg: not changed.
         train: see :func:`diagnose`.
-        command: see :func:`diagnose`.
+        command, own: see :func:`diagnose`.
         known: what was found before.
         data: False if there are no data sets to look at.
         built_next: the model is built right afterwards, and says itself what it has to say.
@@ -101,7 +109,7 @@ def examine(
     Raises:
         UnknownNameError, ValueError, ImportError: see ``find_problems``.
     """
-    examination = _Examination(cfg, train=train, built_next=built_next)
+    examination = _Examination(cfg, train=train, own=own, built_next=built_next)
     start = time.perf_counter()
     examination.run(known or Findings(), data=data)
     found = examination.found
@@ -116,8 +124,11 @@ def examine(
 class _Examination:
     """One pass of all checks, and what they hand on to each other."""
 
-    def __init__(self, cfg: CfgNode, *, train: bool, built_next: bool) -> None:
+    def __init__(
+        self, cfg: CfgNode, *, train: bool, own: Collection[str] | None, built_next: bool
+    ) -> None:
         self.cfg = cfg
+        self.own = own
         self.train = train
         self.built_next = built_next
         self.findings = Findings()
@@ -136,7 +147,9 @@ class _Examination:
         built = MetaModel()
         with self._check("keys"):
             built = build_meta_model(self.cfg)
-            check_idle_keys(self.cfg, built, self.findings, settings=not self.built_next)
+            check_idle_keys(
+                self.cfg, built, self.findings, own=self.own, settings=not self.built_next
+            )
             self._said(built)
         if not self.train:
             return

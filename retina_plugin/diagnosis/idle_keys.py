@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from logging import WARNING
+from collections.abc import Collection, Iterator
+from logging import INFO, WARNING
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -44,32 +44,48 @@ TWINS = {
 WHY = "It is silently ignored."
 
 
-def check_idle_keys(cfg: CfgNode, built: MetaModel, findings: Findings, *, settings: bool) -> None:
+def check_idle_keys(
+    cfg: CfgNode,
+    built: MetaModel,
+    findings: Findings,
+    *,
+    own: Collection[str] | None = None,
+    settings: bool = True,
+) -> None:
     """Name the keys of ``MODEL`` that differ from their defaults and that no part read.
 
     Args:
         cfg: the config.
         built: of it.
         findings: gets a warning for each key.
+        own: the keys that the user wrote; of others, which come with a ``_BASE_``, it is mere
+            information. None takes all for the user's.
         settings: of components that are not chosen as well; where the model is built right
             afterwards, it says those itself.
     """
+
+    def level(key: str) -> int:
+        return WARNING if own is None or key in own else INFO
+
     if settings:
         for role in ROLES:
             for key in role.unused_settings(cfg):
-                _unused_setting(role, key, cfg, findings)
+                what = f"has no effect: {role.selector} is {role.selected(cfg)}"
+                fix = _choosing(role, key)
+                advice = "Or leave it out." if fix else "Leave it out."
+                findings.add(level(key), key, what, advice, why=WHY, fix=fix)
     if built.model is None:  # nobody knows what it would have read
         return
     components = tuple(f"{role.node}.{name}." for role in ROLES for name in role.config_defaults())
     for key, value in changed(cfg):
         is_model = key.startswith("MODEL.") and not key.startswith(components)
-        if not is_model or key in READ_ELSEWHERE or key in built.reads:
+        if not is_model or key in READ_ELSEWHERE or built.has_read(key):
             continue
-        what = f"has no effect on {cfg.MODEL.META_ARCHITECTURE} as it is configured"
+        what = f"= {value} has no effect on {cfg.MODEL.META_ARCHITECTURE} as it is configured"
         twin = TWINS.get(key)
         fix = pasted(twin, value) if twin else ""
         advice = "" if twin else "Leave it out, or choose the component that reads it."
-        findings.add(WARNING, key, f"= {value} {what}", advice, why=WHY, fix=fix)
+        findings.add(level(key), key, what, advice, why=WHY, fix=fix)
 
 
 def changed(cfg: CfgNode) -> list[tuple[str, Any]]:
@@ -88,9 +104,7 @@ def _leaves(node: CfgNode, path: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{path}{key}", value
 
 
-def _unused_setting(role: Role, key: str, cfg: CfgNode, findings: Findings) -> None:
+def _choosing(role: Role, key: str) -> str:
+    """The override that makes the component of a setting the chosen one."""
     node = key.removeprefix(f"{role.node}.").partition(".")[0]
-    what = f"has no effect: {role.selector} is {role.selected(cfg)}"
-    names = [name for name in dict(role) if name == node]
-    fix = pasted(role.selector, names[0]) if names else ""
-    findings.add(WARNING, key, what, "Or leave it out.", why=WHY, fix=fix)
+    return pasted(role.selector, node) if node in role else ""

@@ -82,5 +82,5 @@ def check_disk(cfg: CfgNode, model: nn.Module, findings: Findings) -> None:
         what = f"{files} checkpoints take {needed / GB:.1f} GB, {folder} has {free / GB:.1f}"
         why = "Training ends with an error when the disk is full."
         fits = max(1, int(free / each))
-        fix = pasted("SOLVER.CHECKPOINT_PERIOD", -(-last // fits))
+        fix = pasted("SOLVER.CHECKPOINT_PERIOD", last // fits + 1)
         findings.add(WARNING, "OUTPUT_DIR", f"{what} GB free", why=why, fix=fix)

@@ -69,6 +69,12 @@ class MetaModel:
     warnings: list[str] = field(default_factory=list)
     error: str = ""
 
+    def has_read(self, key: str) -> bool:
+        """Whether a leaf was read, by itself or with all of its node, as by ``dict(node)``."""
+        node = key.rpartition(".")[0]
+        whole = node in self.reads and not any(x.startswith(f"{node}.") for x in self.reads)
+        return key in self.reads or whole
+
 
 def build_meta_model(cfg: CfgNode) -> MetaModel:
     """Build the model that ``cfg`` describes without memory or weights; never fails.

@@ -38,9 +38,9 @@ def _check_rate(cfg: CfgNode, findings: Findings) -> None:
     rate, power, least, most = RATES[name]
     usual = rate * (batch / 16) ** power
     rule = "linear" if power == 1 else "square-root"
-    text = f"is {solver.BASE_LR:g}; for {name} with SOLVER.IMS_PER_BATCH {batch} about {usual:.2g}"
+    text = f"is {solver.BASE_LR:g}; for {name} with SOLVER.IMS_PER_BATCH {batch} about {usual:.3g}"
     text += f" is usual ({rule} rule, from {rate:g} at 16)"
-    fix = pasted(key, float(f"{usual:.2g}"))
+    fix = pasted(key, float(f"{usual:.3g}"))
     times = solver.BASE_LR / usual
     if times > most:
         findings.add(WARNING, key, text, why="The loss is likely to become NaN.", fix=fix)

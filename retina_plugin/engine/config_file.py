@@ -149,6 +149,18 @@ def find_keys(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, str]:
     return found | {key: f"{path}:{line}" for key, line in lines.items()}
 
 
+def own_keys(config_file: str | Path, overrides: Sequence[Any] = ()) -> dict[str, str]:
+    """Where each key stands that the user set: in this very file, not its bases, or after it.
+
+    Raises:
+        ConfigFileError: see :func:`find_keys` and :func:`parse_overrides`.
+    """
+    path = Path(config_file).expanduser()
+    found = find_keys(path) if str(config_file) else {}
+    own = {key: at for key, at in found.items() if at.startswith(f"{path}:")}
+    return own | {key: "override" for key, _ in parse_overrides(overrides)}
+
+
 def _merge_file(cfg: CfgNode, path: Path, allow_unsafe: bool) -> CfgNode:
     """`cfg` with a file's values, which may be of an older VERSION of Detectron2's keys."""
     if path.suffix == ".py":

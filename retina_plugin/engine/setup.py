@@ -28,7 +28,7 @@ from retina_plugin.data.findings import DataError, Findings
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
 from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.diagnosis.doctor import CONFIG, examine
-from retina_plugin.engine.config_file import load_config
+from retina_plugin.engine.config_file import load_config, own_keys
 from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.tiled_inference import prepare_tiles
@@ -108,7 +108,10 @@ def _check(cfg: CfgNode, args: Namespace) -> None:
     if not (cfg.get("DOCTOR") or {}).get("ENABLED", True):
         check_datasets(cfg, train=train)
         return
-    diagnosis = examine(cfg, train=train, command=args.config_file or CONFIG, built_next=True)
+    # of a file with Python tags nobody knows the lines
+    own = None if args.allow_unsafe_yaml else own_keys(args.config_file, args.opts)
+    command = args.config_file or CONFIG
+    diagnosis = examine(cfg, train=train, command=command, own=own, built_next=True)
     findings = Findings()
     findings.extend(diagnosis.findings)
     findings.log()
