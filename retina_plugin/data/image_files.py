@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from detectron2.utils.file_io import PathManager
 from PIL import Image
+from tqdm import tqdm
 
 from retina_plugin.data.band_files import BandReader, WrongBandsError
 from retina_plugin.data.findings import CLEAN, Findings
@@ -123,7 +124,8 @@ def check_image_files(
     chunks = [with_files[i : i + 256] for i in range(0, len(with_files), 256)]
     seen = ImageFiles()
     with ThreadPoolExecutor(THREADS) as pool:
-        for chunk in pool.map(lambda chunk: list(_look_at(chunk, bands)), chunks):
+        looked = pool.map(lambda chunk: list(_look_at(chunk, bands)), chunks)
+        for chunk in tqdm(looked, f"{where}: files", total=len(chunks), delay=2, disable=None):
             for path, size, problems in chunk:
                 if size is not None:
                     seen.bytes[path] = size

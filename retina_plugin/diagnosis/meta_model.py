@@ -13,6 +13,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from retina_plugin.data.class_counts import fill_class_counts
+
 
 class _Reads(set[str]):
     """Dotted keys; one set for a config and its copies."""
@@ -83,6 +85,9 @@ def build_meta_model(cfg: CfgNode) -> MetaModel:
     the CPU first, which takes as long as it does before a training.
     """
     found = MetaModel(reads=_Reads())
+    cfg = cfg.clone()
+    cfg.defrost()
+    fill_class_counts(cfg, count=False)
     cfg = _ReadNode.copy_of(cfg, found.reads)
     cfg.MODEL.DEVICE = "meta"
     cfg.MODEL["WINOGRAD"] = False  # what it computes with needs numbers

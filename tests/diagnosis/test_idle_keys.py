@@ -98,6 +98,13 @@ def test_a_model_that_cannot_be_built():
     assert list(findings) == []
 
 
+def test_a_loss_that_counts_the_data_is_built_without_them():
+    assert idle(("MODEL.RETINANET.CLS_LOSS.NAME", "ClassBalancedFocalLoss")) == {}
+    cfg = tiny_focal_cfg()
+    cfg.MODEL.RETINANET.CLS_LOSS.NAME = "ClassBalancedFocalLoss"
+    assert build_meta_model(cfg).error == ""
+
+
 def test_building_leaves_the_config_and_the_log_alone(caplog):
     cfg = tiny_focal_cfg()
     cfg.MODEL.RETINANET.ASSIGNER.ATSSAssigner.TOPK = 5

@@ -20,7 +20,7 @@ from retina_plugin.diagnosis.memory import StepMemory, check_memory, step_memory
 from retina_plugin.diagnosis.meta_model import build_meta_model
 from retina_plugin.engine.solver import build_optimizer
 
-SIZE = (160, 192)
+SIZE = (96, 128)
 
 
 def resnet18():
@@ -50,14 +50,15 @@ def example():
     return {"image": torch.zeros(3, *SIZE), "instances": instances}
 
 
-@pytest.mark.parametrize("make", [mobilenet_cfg, resnet18, tiny_focal_cfg])
-@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+@pytest.mark.parametrize(
+    ("make", "optimizer"), [(mobilenet_cfg, "AdamW"), (resnet18, "SGD"), (tiny_focal_cfg, "SGD")]
+)
 def test_estimate_is_right_within_a_factor(make, optimizer):
     cfg = make()
     cfg.SOLVER.OPTIMIZER = optimizer
     cfg.MODEL.WINOGRAD = False
     estimate = step_memory(cfg, build_meta_model(cfg).model, SIZE)
-    assert 0.6 < estimate.of(3) / measured(cfg, 3) < 1.6
+    assert 0.7 < estimate.of(3) / measured(cfg, 3) < 1.4
 
 
 def check(cfg, free, monkeypatch, image_size=(512, 512)):
