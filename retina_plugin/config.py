@@ -69,6 +69,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       ``NON_FINITE``: what happens when a loss is not finite, ``engine/non_finite/guard.py``.
     * ``SOLVER.AMP.PRECISION``: ``float16`` or ``bfloat16``; ``auto`` is what Detectron2 does on
       CUDA, float16, and bfloat16 on the CPU.
+    * ``DOCTOR.ENABLED``: look for what is wrong before training, see ``diagnosis/doctor.py``; False
+      checks the data alone.
     * ``FLUSH_DENORMAL``: take numbers too small for the CPU's fast path as 0.
     * ``TEST.OPTIMIZE`` and ``TEST.COMPILE``: evaluate through ``optimize_for_inference``.
     * ``TEST.AUG``: Detectron2's keys, and ``VOTE_THRESH`` (1 is no box voting), ``BATCH`` (views at
@@ -122,13 +124,13 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     _add(cfg, "TEST", CfgNode({"OPTIMIZE": True, "COMPILE": False, "COCO_EVAL": "auto"}))
     aug = {"VOTE_THRESH": 0.65, "BATCH": 2, "PERIODIC": False}
     _add(cfg, "TEST.AUG", CfgNode(aug))
-    _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True}))
     best = {"METRIC": "auto", "MODE": "auto"}
     stopping = {**best, "PATIENCE": 0, "MIN_DELTA": 0.0}
     run = {"BEST": CfgNode(best), "EARLY_STOPPING": CfgNode(stopping), "VALIDATION_LOSS": True}
     _add(cfg, "TEST", CfgNode(run))
     _add(cfg, "SOLVER", CfgNode({"KEEP_CHECKPOINTS": 0, "LOG_GRAD_NORM": True}))
     _add(cfg, "", CfgNode({"LOGGERS": []}))
+    _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True, "DOCTOR": CfgNode({"ENABLED": True})}))
     return cfg
 
 

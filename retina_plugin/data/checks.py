@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +16,11 @@ from detectron2.utils.file_io import PathManager
 from retina_plugin.data.band_files import BandReader
 from retina_plugin.data.coco_file import read_coco_file
 from retina_plugin.data.decoders import build_decoder
-from retina_plugin.data.findings import Finding, Findings
-from retina_plugin.data.image_files import check_image_files
+from retina_plugin.data.findings import CLEAN, Finding, Findings
+from retina_plugin.data.image_files import ImageFiles, check_image_files
 from retina_plugin.registry import unknown_name
 
+CROWD = "crowd"
 MIN_SIDE = 1e-5  # pixels; Detectron2's filter_empty_instances drops what is not longer
 
 Record = dict[str, Any]
@@ -31,6 +33,24 @@ class Kind(NamedTuple):
     what: str
     in_training: str
     in_evaluation: str
+    fix: str = ""
+
+
+@dataclass
+class CheckedSet:
+    """A data set that was looked at.
+
+    Attributes:
+        name: of ``DatasetCatalog``.
+        splits: what it is for, of ``TRAIN`` and ``TEST``.
+        records: Detectron2's dicts.
+        files: what is known of its files; nothing with ``DATASETS.CHECK_FILES`` False.
+    """
+
+    name: str
+    splits: list[str]
+    records: list[Record]
+    files: ImageFiles
 
 
 BOX_KINDS = {
@@ -56,18 +76,21 @@ BOX_KINDS = {
         "boxes without width or height",
         "They are not trained on.",
         "They count as objects that nothing can find.",
+        CLEAN,
     ),
     "outside": Kind(
         WARNING,
         "boxes wholly outside their image",
         "They are not trained on.",
         "They count as objects that nothing can find.",
+        CLEAN,
     ),
-    "crowd": Kind(
+    CROWD: Kind(
         INFO,
         "crowd boxes",
         "They are not trained on, and what they cover is trained as background.",
         "Detections there count neither as right nor as wrong.",
+        "INPUT.IGNORE_CROWD=True",
     ),
 }
 
@@ -84,10 +107,22 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
 
     Raises:
         DataError: lists all errors, the first few examples of each.
+        UnknownNameError, ValueError, ImportError: see :func:`find_problems`.
+    """
+    findings = Findings()
+    find_problems(cfg, findings, train=train)
+    findings.log()
+    findings.raise_errors()
+    return list(findings)
+
+
+def find_problems(cfg: CfgNode, findings: Findings, *, train: bool) -> list[CheckedSet]:
+    """:func:`check_datasets` without its log and its error, and with the data for a closer look.
+
+    Raises:
         UnknownNameError, ValueError, ImportError: of the decoder, see ``build_decoder``; or a
             package that the image files need is not installed.
     """
-    findings = Findings()
     splits = ("TRAIN", "TEST") if train else ("TEST",)
     uses: dict[str, list[str]] = {}
     for split in splits:
@@ -100,26 +135,26 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
     decoder = build_decoder(cfg)
     bands = decoder if isinstance(decoder, BandReader) else None
     usable = 0
-    unknown = False
+    checked = []
     for name, of_splits in uses.items():
         records = _load(name, of_splits, findings)
         if records is None:
-            unknown = True
             continue
         for split in of_splits:
             where = f"DATASETS.{split} '{name}'"
             _check_classes(name, where, cfg, findings)
             images = _check_records(records, where, split, cfg, findings)
             usable += images if split == "TRAIN" else 0
+        files = ImageFiles()
         if cfg.DATASETS.get("CHECK_FILES", True):
-            check_image_files(records, f"data set '{name}'", findings, bands)
+            files = check_image_files(records, f"data set '{name}'", findings, bands)
+        checked.append(CheckedSet(name, of_splits, records, files))
+    unknown = len(checked) < len(uses)
     if train and not (usable or unknown or findings.has_errors()):
         advice = "Boxes count if they are no crowd, have a width and height, and touch the image."
         what = f"no image of {', '.join(cfg.DATASETS.TRAIN)} has a box to train on"
         findings.add(ERROR, "DATASETS.TRAIN", what, advice)
-    findings.log()
-    findings.raise_errors()
-    return list(findings)
+    return checked
 
 
 def _load(name: str, splits: list[str], findings: Findings) -> list[Record] | None:
@@ -178,14 +213,18 @@ def _check_records(
         if train and "annotations" not in record:
             findings.add(ERROR, where, without_key, "Use a data set with boxes.", image)
         annotations = record.get("annotations", ())
-        kinds = [_kind_of_box(x, record, cfg.MODEL.RETINANET.NUM_CLASSES) for x in annotations]
+        kinds = [kind_of_box(x, record, cfg.MODEL.RETINANET.NUM_CLASSES) for x in annotations]
         for index, name in enumerate(kinds):
             if name is not None:
-                kind = BOX_KINDS[name]
+                kind = _kind(name, cfg)
                 box, of_class = (annotations[index].get(x) for x in ("bbox", "category_id"))
                 example = f"box {index + 1} of {image}: {_plain(box)}, category_id {of_class}"
                 advice = kind.in_training if train else kind.in_evaluation
-                findings.add(kind.level, where, kind.what, advice, example)
+                if kind.fix == CLEAN:  # what is done about them is why to mend them
+                    findings.add(kind.level, where, kind.what, "", example, why=advice, fix=CLEAN)
+                else:
+                    fix = kind.fix if train else ""
+                    findings.add(kind.level, where, kind.what, advice, example, fix=fix)
         if None in kinds:
             usable += 1
         elif all(x.get("iscrowd", 0) for x in annotations):
@@ -196,7 +235,15 @@ def _check_records(
     return usable
 
 
-def _kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -> str | None:
+def _kind(name: str, cfg: CfgNode) -> Kind:
+    """The entry of ``BOX_KINDS``, of crowd what the config does with it."""
+    if name != CROWD or not cfg.INPUT.get("IGNORE_CROWD", False):
+        return BOX_KINDS[name]
+    text = "They are not trained on, nor is what they cover (INPUT.IGNORE_CROWD is True)."
+    return BOX_KINDS[name]._replace(in_training=text, fix="")
+
+
+def kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -> str | None:
     """The key in ``BOX_KINDS`` of what is odd about a box, None if nothing is."""
     try:
         x0, y0, x1, y1 = (float(x) for x in annotation["bbox"])
@@ -210,7 +257,7 @@ def _kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -
     elif mode != BoxMode.XYXY_ABS:
         return "mode"
     if annotation.get("iscrowd", 0):
-        return "crowd"
+        return CROWD
     if annotation.get("category_id") not in range(num_classes):
         return "class"
     if x1 < x0 or y1 < y0:

@@ -17,7 +17,7 @@ from detectron2.data.datasets import register_coco_instances
 
 from retina_plugin.data.coco_file import SPLITS, CocoFile, read_coco_file
 from retina_plugin.data.coco_records import ExtraKeys, load_coco_records
-from retina_plugin.data.findings import Findings
+from retina_plugin.data.findings import CLEAN, Findings
 
 KEY = "DATASETS.COCO"
 NUM_CLASSES = "MODEL.RETINANET.NUM_CLASSES"
@@ -46,7 +46,7 @@ class Classes(NamedTuple):
     exact: bool
 
 
-def register_datasets(cfg: CfgNode) -> None:
+def register_datasets(cfg: CfgNode, disagreements: Findings | None = None) -> None:
     """Register what ``DATASETS.COCO`` declares, and settle the number of classes.
 
     * Every json is registered with Detectron2 under its ``NAME`` (its stem, if none is given), and
@@ -61,6 +61,7 @@ def register_datasets(cfg: CfgNode) -> None:
 
     Args:
         cfg: not frozen; changed in place. Without ``DATASETS.COCO`` only the classes are settled.
+        disagreements: gets the errors about classes, where the data are wanted in spite of them.
 
     Raises:
         DataError: lists every mistake in the keys and jsons; ``cfg`` is then unchanged.
@@ -80,7 +81,10 @@ def register_datasets(cfg: CfgNode) -> None:
     classes = list(dict.fromkeys(source for source in sources if source is not None))
     num_classes = cfg.MODEL.RETINANET.NUM_CLASSES
     _check_classes(classes, num_classes, findings)
-    findings.raise_errors()
+    if disagreements is None:
+        findings.raise_errors()
+    else:
+        disagreements.extend(findings)
 
     trained_on = {x.name for x in declared["TRAIN"]}
     extra = _extra_keys(cfg)
@@ -213,7 +217,10 @@ def _check_classes(classes: list[Classes], num_classes: int | None, findings: Fi
                 "Both must name the same classes in the order of the category ids. A DATASETS.TEST "
                 "that is not meant may be ()."
             )
-            findings.add(ERROR, other.source, what, advice)
+            same = other.exact and first.exact and sorted(other.names) == sorted(first.names)
+            why = "What is learnt as one class is evaluated as another." if same else ""
+            fix = CLEAN if same and first.source != f"{KEY}.CLASS_NAMES" else ""
+            findings.add(ERROR, other.source, what, advice, why=why, fix=fix)
     if num_classes is None:
         return
     for source in classes:
@@ -221,7 +228,8 @@ def _check_classes(classes: list[Classes], num_classes: int | None, findings: Fi
         if num_classes < found or (source.exact and num_classes != found):
             what = f"is {num_classes}, but {source.source} has {_describe(source.names)}"
             advice = f"Set it to {found}, or leave it out (None) to have it from the data."
-            findings.add(ERROR, NUM_CLASSES, what, advice)
+            fix = f"{NUM_CLASSES}={found}"
+            findings.add(ERROR, NUM_CLASSES, what, advice, fix=fix)
             return
 
 

@@ -5,33 +5,101 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from logging import ERROR, getLogger
-from typing import Any
+from dataclasses import dataclass, field
+from logging import ERROR, INFO, WARNING, getLogger
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from detectron2.utils.file_io import PathManager
 from PIL import Image
+from tqdm import tqdm
 
 from retina_plugin.data.band_files import BandReader, WrongBandsError
-from retina_plugin.data.findings import Findings
+from retina_plugin.data.findings import CLEAN, Findings
 from retina_plugin.data.image_ends import has_end
 
 THREADS = 16
 EXIF_ORIENTATION = 0x0112
+SIXTEEN_BIT = ("I", "F")  # PIL's modes begin so
+
+
+class Kind(NamedTuple):
+    """What may be said of a file."""
+
+    level: int
+    what: str
+    advice: str = ""
+    why: str = ""
+    fix: str = ""
+
+
 KINDS = {
-    "missing": ("image files that do not exist", "Correct IMAGES (image_root) or the file names."),
-    "unreadable": ("image files that cannot be read", "Copy them again, or remove the images."),
-    "size": (
+    "missing": Kind(
+        ERROR,
+        "image files that do not exist",
+        "Correct IMAGES (image_root) or the file names.",
+        "Training ends with an error at the first of them.",
+        CLEAN,
+    ),
+    "unreadable": Kind(
+        ERROR,
+        "image files that cannot be read",
+        "Copy them again, or remove the images.",
+        "Training ends with an error at the first of them.",
+        CLEAN,
+    ),
+    "size": Kind(
+        ERROR,
         "images of another size than the data says (width x height)",
         "Correct width and height in the data, and see that its boxes are of the image as it is "
         "read, after any EXIF rotation.",
     ),
-    "bands": (
+    "bands": Kind(
+        ERROR,
         "image files of another number of bands than the model",
         "Give MODEL.PIXEL_MEAN and MODEL.PIXEL_STD one number a band, or correct the files.",
     ),
+    "16 bits": Kind(
+        WARNING,
+        "images of 16 bits or floats",
+        "Convert the files to 8 bits, or set INPUT.FORMAT: bands with one number a band in "
+        "MODEL.PIXEL_MEAN and PIXEL_STD.",
+        "Every value above 255 is read as 255: most of them are white.",
+    ),
+    "mirrored": Kind(
+        WARNING,
+        "images that EXIF mirrors or turns by 180 degrees",
+        "Look whether their boxes fit: retina anchors CONFIG --pictures 8.",
+        "Boxes that were drawn on the unturned image are elsewhere, and no size gives it away.",
+    ),
+    "turned": Kind(INFO, "images turned by EXIF, as the data's sizes say too"),
+    "grey": Kind(INFO, "grey images", "All channels get the same values."),
+    "alpha": Kind(INFO, "images with an alpha channel", "It is dropped."),
 }
 
 logger = getLogger(__name__)
+
+
+@dataclass
+class ImageFiles:
+    """What is known of the files of a data set after a look at them.
+
+    Attributes:
+        bytes: of each that can be read, by path.
+        lost: paths of those that are missing or cannot be read.
+    """
+
+    bytes: dict[str, int] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+
+
+class _File(NamedTuple):
+    """What a look at a file tells: its size in pixels as it is read, its bytes, and oddities."""
+
+    size: tuple[int, int]
+    bytes: int = 0
+    turned: str = ""
+    kinds: tuple[str, ...] = ()
 
 
 def check_image_files(
@@ -39,13 +107,13 @@ def check_image_files(
     where: str,
     findings: Findings,
     bands: BandReader | None = None,
-) -> None:
+) -> ImageFiles:
     """Open every image file: its header and its end, where that says enough.
 
     Args:
         records: Detectron2's dicts; those without ``file_name`` are passed over.
         where: how findings name the data set.
-        findings: gets an error for each kind of problem.
+        findings: gets an error, a warning or information for each kind of problem.
         bands: what will read the files, if ``INPUT.FORMAT`` is ``bands``.
 
     Raises:
@@ -54,56 +122,100 @@ def check_image_files(
     start = time.perf_counter()
     with_files = [record for record in records if "file_name" in record]
     chunks = [with_files[i : i + 256] for i in range(0, len(with_files), 256)]
+    seen = ImageFiles()
     with ThreadPoolExecutor(THREADS) as pool:
-        for problems in pool.map(lambda chunk: list(_file_problems(chunk, bands)), chunks):
-            for name, example in problems:
-                what, advice = KINDS[name]
-                findings.add(ERROR, where, what, advice, example)
+        looked = pool.map(lambda chunk: list(_look_at(chunk, bands)), chunks)
+        for chunk in tqdm(looked, f"{where}: files", total=len(chunks), delay=2, disable=None):
+            for path, size, problems in chunk:
+                if size is not None:
+                    seen.bytes[path] = size
+                for name, example in problems:
+                    kind = KINDS[name]
+                    findings.add(
+                        kind.level,
+                        where,
+                        kind.what,
+                        kind.advice,
+                        example,
+                        why=kind.why,
+                        fix=kind.fix,
+                    )
+                    if name in ("missing", "unreadable"):
+                        seen.lost.add(path)
     seconds = time.perf_counter() - start
     logger.info(f"{where}: {len(with_files)} image files looked at in {seconds:.1f} s.")
+    return seen
 
 
-def _file_problems(
+def _look_at(
     records: list[dict[str, Any]], bands: BandReader | None
-) -> Iterator[tuple[str, str]]:
-    """The key in ``KINDS`` and the example, for each file with a problem."""
+) -> Iterator[tuple[str, int | None, list[tuple[str, str]]]]:
+    """Path, bytes, and the key in ``KINDS`` with an example for each problem, of each file."""
     for record in records:
         path = record["file_name"]
         try:
-            size, turned = _size_of_picture(path) if bands is None else (bands.size_of(path), "")
+            found = _picture(path) if bands is None else _bands(path, bands)
         except (FileNotFoundError, NotADirectoryError):
-            yield "missing", str(path)
+            yield path, None, [("missing", str(path))]
         except ImportError:
             raise
         except WrongBandsError as error:
-            yield "bands", f"{path}: {error.came} in the file, {error.expected} of the model"
+            came = f"{path}: {error.came} in the file, {error.expected} of the model"
+            yield path, None, [("bands", came)]
         except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, ...
-            yield "unreadable", f"{path}: {str(error).removeprefix(f'{path}: ')}"
+            came = f"{path}: {str(error).removeprefix(f'{path}: ')}"
+            yield path, None, [("unreadable", came)]
         else:
-            expected = (record.get("width", size[0]), record.get("height", size[1]))
-            if size != expected:
-                came = f"{size[0]}x{size[1]} in the file{turned}"
-                yield "size", f"{path}: {expected[0]}x{expected[1]} in the data, {came}"
+            yield path, found.bytes, _problems(record, found)
 
 
-def _size_of_picture(path: str) -> tuple[tuple[int, int], str]:
-    """See :func:`_upright_size`, of a file that Detectron2 can read."""
+def _problems(record: dict[str, Any], found: _File) -> list[tuple[str, str]]:
+    path, size = record["file_name"], found.size
+    problems = [(kind, str(path)) for kind in found.kinds]
+    expected = (record.get("width", size[0]), record.get("height", size[1]))
+    if size != expected:
+        came = f"{size[0]}x{size[1]} in the file{found.turned}"
+        problems.append(("size", f"{path}: {expected[0]}x{expected[1]} in the data, {came}"))
+    elif found.turned:
+        problems.append(("turned", str(path)))
+    return problems
+
+
+def _bands(path: str, bands: BandReader) -> _File:
+    return _File(bands.size_of(path), Path(PathManager.get_local_path(path)).stat().st_size)
+
+
+def _picture(path: str) -> _File:
+    """Of a file that Detectron2 can read."""
     with PathManager.open(path, "rb") as file:
         image = Image.open(file)
-        found = _upright_size(image)
+        orientation = _orientation(image)
+        kinds = tuple(_kinds(image, orientation))
+        size, turned = image.size, ""
+        if orientation in (5, 6, 7, 8):
+            size, turned = size[::-1], f" (turned by its EXIF orientation {orientation})"
         if not has_end(file, image.format):
             image.load()
-    return found
+        return _File(size, file.seek(0, 2), turned, kinds)
 
 
-def _upright_size(image: Image.Image) -> tuple[tuple[int, int], str]:
-    """Width and height as Detectron2 reads the image, turned by EXIF; and a word if it is."""
+def _kinds(image: Image.Image, orientation: int | None) -> Iterator[str]:
+    """The keys of ``KINDS`` that the header tells, beside sizes."""
+    if image.mode.startswith(SIXTEEN_BIT):
+        yield "16 bits"
+    elif image.mode in ("1", "L"):
+        yield "grey"
+    elif image.mode.endswith("A"):
+        yield "alpha"
+    if orientation in (2, 3, 4):
+        yield "mirrored"
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """As Detectron2 finds it; it turns the image by it."""
     if image.format == "PNG" and not image.info.keys() & {"exif", "XML:com.adobe.xmp"}:
-        return image.size, ""  # getexif would decode the whole image
+        return None  # getexif would decode the whole image
     try:
-        orientation = image.getexif().get(EXIF_ORIENTATION)
+        return image.getexif().get(EXIF_ORIENTATION)
     except Exception:  # a broken EXIF block, which Detectron2 passes over too
-        return image.size, ""
-    if orientation not in (5, 6, 7, 8):
-        return image.size, ""
-    return image.size[::-1], f" (turned by its EXIF orientation {orientation})"
+        return None

@@ -29,8 +29,6 @@ from retina_plugin.registry import UnknownNameError
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = "MODEL.RETINANET.NUM_CLASSES"
-# Keys of R-CNN that users set for a RetinaNet, which never reads them.
-RCNN_TWINS = ("NUM_CLASSES", "SCORE_THRESH_TEST", "NMS_THRESH_TEST")
 OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -95,7 +93,6 @@ def load_config(
     pairs = parse_overrides(overrides)
     _merge([(tuple(key.split(".")), value, f"override {key}") for key, value in pairs], cfg)
     _check_num_classes(cfg)
-    _warn_of_rcnn_keys(cfg)
     return cfg
 
 
@@ -150,6 +147,18 @@ def find_keys(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, str]:
             raise ConfigFileError(f"{at} '{name}' leads back to itself: {circle}.")
         found |= find_keys(base, chain)
     return found | {key: f"{path}:{line}" for key, line in lines.items()}
+
+
+def own_keys(config_file: str | Path, overrides: Sequence[Any] = ()) -> dict[str, str]:
+    """Where each key stands that the user set: in this very file, not its bases, or after it.
+
+    Raises:
+        ConfigFileError: see :func:`find_keys` and :func:`parse_overrides`.
+    """
+    path = Path(config_file).expanduser()
+    found = find_keys(path) if str(config_file) else {}
+    own = {key: at for key, at in found.items() if at.startswith(f"{path}:")}
+    return own | {key: "override" for key, _ in parse_overrides(overrides)}
 
 
 def _merge_file(cfg: CfgNode, path: Path, allow_unsafe: bool) -> CfgNode:
@@ -304,16 +313,3 @@ def _check_num_classes(cfg: CfgNode) -> None:
     value = cfg.MODEL.RETINANET.NUM_CLASSES
     if value is not None and (type(value) is not int or value < 1):
         raise ConfigFileError(f"{NUM_CLASSES} takes a whole number from 1; got {value!r}.")
-
-
-def _warn_of_rcnn_keys(cfg: CfgNode) -> None:
-    """Say that a RetinaNet does not read the R-CNN keys of the same names, if one was changed."""
-    if cfg.MODEL.META_ARCHITECTURE != "FocalRetinaNet":
-        return
-    default = get_cfg().MODEL.ROI_HEADS
-    for key in RCNN_TWINS:
-        if cfg.MODEL.ROI_HEADS[key] != default[key]:
-            logger.warning(
-                f"MODEL.ROI_HEADS.{key} = {cfg.MODEL.ROI_HEADS[key]} has no effect on "
-                f"FocalRetinaNet: set MODEL.RETINANET.{key}."
-            )

@@ -22,8 +22,8 @@ from retina_plugin.engine.checkpoint import RetinaCheckpointer
 from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.hooks.build import HookSettings, metrics_of, training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
-from retina_plugin.engine.run_folder import open_run, relocated
 from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
+from retina_plugin.engine.run_folder import open_run, relocated
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.step import AUTO, build_step

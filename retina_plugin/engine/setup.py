@@ -25,14 +25,15 @@ from detectron2.utils.logger import setup_logger
 from retina_plugin.data.checks import check_datasets
 from retina_plugin.data.class_counts import fill_class_counts
 from retina_plugin.data.coco_registration import register_datasets
-from retina_plugin.data.findings import DataError
+from retina_plugin.data.findings import DataError, Findings
 from retina_plugin.data.package_files import PackageFileError, register_package_paths
 from retina_plugin.detector import FocalRetinaNet
+from retina_plugin.diagnosis.doctor import CONFIG, examine
 from retina_plugin.engine.augmented_inference import prepare_augmentation
-from retina_plugin.engine.config_file import load_config
+from retina_plugin.engine.config_file import load_config, own_keys
 from retina_plugin.engine.denormals import flush_denormals
-from retina_plugin.engine.run_folder import open_run, relocated
 from retina_plugin.engine.non_finite.guard import NonFiniteError
+from retina_plugin.engine.run_folder import open_run, relocated
 from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.engine.tiled_inference import prepare_tiles
 from retina_plugin.evaluation.build import evaluator_type
@@ -97,11 +98,34 @@ def setup(args: Namespace) -> CfgNode:
     prepare_tiles(cfg)
     prepare_augmentation(cfg)
     if comm.is_main_process():
-        check_datasets(cfg, train=not args.eval_only)
+        _check(cfg, args)
         for name in cfg.DATASETS.TEST:
             # the first evaluation may be hours away
             evaluator_type(name, coco_eval=cfg.TEST.get("COCO_EVAL", "auto"))
     return cfg
+
+
+def _check(cfg: CfgNode, args: Namespace) -> None:
+    """Log what the doctor finds; with ``DOCTOR.ENABLED`` False, what is wrong with the data alone.
+
+    Raises:
+        DataError: there are errors.
+    """
+    train = not args.eval_only
+    if not (cfg.get("DOCTOR") or {}).get("ENABLED", True):
+        check_datasets(cfg, train=train)
+        return
+    # of a file with Python tags nobody knows the lines
+    own = None if args.allow_unsafe_yaml else own_keys(args.config_file, args.opts)
+    command = args.config_file or CONFIG
+    diagnosis = examine(cfg, train=train, command=command, own=own, built_next=True)
+    findings = Findings()
+    findings.extend(diagnosis.findings)
+    findings.log()
+    findings.raise_errors()
+    logger.info(
+        f"doctor: {diagnosis.seconds:.1f} s. Fine: {', '.join(diagnosis.fine) or 'nothing'}."
+    )
 
 
 def check_architecture(cfg: CfgNode, config_file: str) -> None:

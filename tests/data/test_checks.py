@@ -110,6 +110,17 @@ def test_images_without_boxes_are_told_with_the_policy(filtered, make, caplog):
     assert ("trained as background" in empty) != filtered
 
 
+@pytest.mark.parametrize("ignored", [True, False])
+def test_crowd_is_told_with_the_policy(ignored, make, caplog):
+    make([box(), box(iscrowd=1)])
+    cfg = config()
+    cfg.INPUT.IGNORE_CROWD = ignored
+    (text,) = told(cfg, caplog)[20]
+    assert ("nor is what they cover" in text) == ignored
+    assert ("trained as background" in text) != ignored
+    assert ("Fix: INPUT.IGNORE_CROWD=True" in text) != ignored
+
+
 @pytest.mark.parametrize("filtered", [True, False])
 @pytest.mark.parametrize("annotations", [[], [box(iscrowd=1)], [box(w=0)], [box(x=999)]])
 def test_no_box_at_all(filtered, annotations, make):

@@ -11,6 +11,9 @@ from PIL import Image
 from support.catalogs import catalogs  # noqa: F401 - an autouse fixture
 from support.checked_sets import box, config, error_of, make_records, told
 
+from retina_plugin.data.findings import Findings
+from retina_plugin.data.image_files import check_image_files
+
 
 @pytest.fixture
 def make(tmp_path):
@@ -76,6 +79,51 @@ def test_size_after_exif_rotation_as_detectron2_reads_it(suffix, orientation, ma
     message = error_of(config())
     assert f"{height}x{width} in the data, {width}x{height} in the file" in message
     assert ("EXIF orientation" in message.split("Correct")[0]) == (orientation >= 5)
+
+
+# ---- what is no error, but changes what is learnt
+
+
+def test_sixteen_bits_are_read_as_white(make, tmp_path, caplog):
+    make([box()])
+    Image.fromarray(np.full((30, 40), 3000, np.uint16)).save(tmp_path / "0.png")
+    assert (stock.read_image(str(tmp_path / "0.png"), "BGR") == 255).all()
+    (text,) = told(config(), caplog)[30]
+    assert "images of 16 bits or floats (1)" in text and "INPUT.FORMAT: bands" in text
+
+
+@pytest.mark.parametrize(
+    ("mode", "what"), [("L", "grey images (1)"), ("RGBA", "images with an alpha channel (1)")]
+)
+def test_other_modes_are_told(mode, what, make, tmp_path, caplog):
+    make([box()])
+    Image.open(tmp_path / "0.png").convert(mode).save(tmp_path / "0.png")
+    found = told(config(), caplog)
+    assert what in found[20][0] and not found[30]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_that_moves_pixels_is_told(orientation, make, tmp_path, caplog):
+    (record,) = make([box()])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(record["file_name"]).save(record["file_name"], exif=exif)
+    if orientation >= 5:
+        record.update(width=30, height=40)
+    found = told(config(), caplog)
+    assert ["mirrors or turns by 180" in x for x in found[30]] == [True] * (
+        orientation in (2, 3, 4)
+    )
+    assert ["turned by EXIF" in x for x in found[20]] == [True] * (orientation >= 5)
+
+
+def test_what_is_learnt_of_files_is_kept(make, tmp_path):
+    records = make([box()], [box()], [box()])
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "2.png").unlink()
+    seen = check_image_files(records, "here", Findings())
+    assert seen.bytes == {str(tmp_path / "0.png"): (tmp_path / "0.png").stat().st_size}
+    assert seen.lost == {str(tmp_path / "1.png"), str(tmp_path / "2.png")}
 
 
 def test_files_may_be_left_alone(make, caplog):

@@ -1,6 +1,5 @@
 """`load_config` gives what Detectron2 gives, runs no code, and names every mistake."""
 
-import logging
 import pickle
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from retina_plugin.engine.config_file import (
     SafeCfgNode,
     find_keys,
     load_config,
+    own_keys,
     parse_overrides,
 )
 from retina_plugin.engine.safe_yaml import ConfigFileError, UnsafeYamlError
@@ -135,14 +135,12 @@ def test_num_classes_is_a_whole_number(write, value):
         load_config(write(""), ["MODEL.RETINANET.NUM_CLASSES", value])
 
 
-def test_rcnn_keys_are_said_to_have_no_effect(write, caplog):
-    text = "MODEL: {META_ARCHITECTURE: FocalRetinaNet, ROI_HEADS: {NUM_CLASSES: 3}}\n"
-    with caplog.at_level(logging.WARNING):
-        load_config(write(text.replace("3", "80")))
-        load_config(write(text.replace("FocalRetinaNet", "GeneralizedRCNN")))
-        assert not caplog.records
-        load_config(write(text))
-    assert "set MODEL.RETINANET.NUM_CLASSES" in caplog.text
+def test_keys_of_the_users_own(write, tmp_path):
+    write("MODEL: {DEVICE: cpu}\nSEED: 1\n", "base.yaml")
+    path = write("_BASE_: base.yaml\nSEED: 2\n", "leaf.yaml")
+    own = own_keys(path, ["VIS_PERIOD=5"])
+    assert own["SEED"] == f"{path}:2" and own["VIS_PERIOD"] == "override"
+    assert "MODEL.DEVICE" not in own
 
 
 # ---- code in a file

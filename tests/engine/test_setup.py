@@ -1,16 +1,19 @@
 """From arguments to a config that is ready to train, and what each mistake says."""
 
 import pickle
+import re
 import shutil
 import sys
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils import comm
+from PIL import Image
 from support.block_data import COLOURS, as_overrides, write_blocks
 from support.tiny_models import tiny_cfg
 
@@ -166,6 +169,43 @@ def test_python_in_a_yaml_runs_only_on_request(config_file, data):
     with pytest.raises(UnsafeYamlError, match="--allow-unsafe-yaml"):
         setup(arguments(config_file, *words))
     assert setup(arguments(config_file, "--allow-unsafe-yaml", *words)).INPUT.MIN_SIZE_TRAIN == (7,)
+
+
+# ---- the doctor
+
+
+def test_the_doctor_warns_before_training(config_file, data):
+    words = as_overrides(*data)
+    keys = ["SOLVER.WARMUP_ITERS=99", "SOLVER.MAX_ITER=9", "MODEL.ROI_HEADS.NUM_CLASSES=3"]
+    keys.append("MODEL.BACKBONE.NAME=build_retinanet_mobilenet_v2_fpn_backbone")
+    keys.append("MODEL.FPN.IN_FEATURES=['res3','res4','res5']")
+    cfg = setup(arguments(config_file, *words, *keys))
+    log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
+    assert "SOLVER.WARMUP_ITERS: is 99, but" in log
+    assert "Fix: MODEL.RETINANET.NUM_CLASSES=3" in log
+    assert log.count("image files looked at") == 2  # a pass a set, not two
+    assert re.search(r"doctor: \d+\.\d s\. Fine: ", log)
+
+
+def test_a_leak_is_a_warning_with_the_command(config_file, data):
+    train, test = data
+    for path in test.images.iterdir():
+        Image.fromarray(np.random.default_rng(1).integers(0, 9, (96, 96, 3), np.uint8)).save(path)
+    shutil.copy(train.images / "0.png", test.images / "1.png")
+    cfg = setup(arguments(config_file, *as_overrides(*data)))
+    log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
+    assert "trained on too (1)" in log
+    assert f"Fix: retina doctor {config_file} --write-clean clean" in log
+
+
+def test_the_doctor_can_stay_at_home(config_file, data):
+    words = [*as_overrides(*data), "DOCTOR.ENABLED", "False", "SOLVER.WARMUP_ITERS", "99999"]
+    cfg = setup(arguments(config_file, *words, "SOLVER.MAX_ITER", "9"))
+    log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
+    assert "WARMUP_ITERS: is" not in log and "doctor:" not in log
+    (data[0].images / "1.png").unlink()
+    with pytest.raises(DataError, match=r"train/1.png"):  # what cannot be trained on, still
+        setup(arguments(config_file, *words))
 
 
 # ---- evaluation asks nothing of the training data

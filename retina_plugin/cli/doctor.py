@@ -1,0 +1,109 @@
+"""Look for what is wrong with a config, its data and this machine; say why, and the fix.
+
+The same as train_net.py does before it trains, with more to read and a cleaned copy on request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shlex
+import shutil
+from collections.abc import Iterator
+from logging import ERROR, WARNING
+from pathlib import Path
+
+import click
+
+from retina_plugin.data.package_files import register_package_paths
+from retina_plugin.diagnosis.cleaning import write_clean
+from retina_plugin.diagnosis.doctor import diagnose
+from retina_plugin.diagnosis.screen import as_text, as_values
+from retina_plugin.engine.config_file import load_config, own_keys, parse_overrides
+from retina_plugin.engine.example_data import EXAMPLES, example_overrides
+from retina_plugin.engine.setup import import_extension, user_errors
+
+WIDTH = 100  # characters, at most
+
+
+@click.command(name="doctor")
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the config's own.")
+@click.option("--eval-only", is_flag=True, help="Only what matters for an evaluation.")
+@click.option("--strict", is_flag=True, help="Warnings make exit code 1 as well.")
+@click.option("-v", "--verbose", is_flag=True, help="Notes too, and more examples.")
+@click.option("--json", "as_json", is_flag=True, help="Print json and nothing else.")
+@click.option(
+    "--write-clean",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write jsons without what is wrong there, and a config that names them.",
+)
+@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+def command(
+    config: Path,
+    overrides: tuple[str, ...],
+    data: str | None,
+    eval_only: bool,
+    strict: bool,
+    verbose: bool,
+    as_json: bool,
+    folder: Path | None,
+    extensions: tuple[str, ...],
+) -> None:
+    """Look for what is wrong with a config, its data and this machine; say why, and the fix.
+
+    Fixes are pasted: KEY=VALUE behind this command or train_net.py, or a command of its own.
+
+    \b
+    retina doctor my.yaml
+    retina doctor my.yaml SOLVER.BASE_LR=0.001 --verbose
+    retina doctor my.yaml --write-clean clean && retina doctor clean/clean.yaml
+    retina doctor my.yaml --json --strict > doctor.json
+
+    Exit code 0: no errors. 1: errors (--strict: or warnings), or a config that cannot be read.
+    2: wrong usage.
+    """
+    with user_errors():
+        register_package_paths()
+        for extension in extensions:
+            import_extension(extension)
+        words = [*(example_overrides(data) if data else ()), *overrides]
+        cfg = load_config(config, words)
+        with _quiet():
+            called = shlex.join([str(config), *overrides, *(["--data", data] if data else ())])
+            own = own_keys(config, words)
+            diagnosis = diagnose(cfg, train=not eval_only, command=called, own=own)
+        written = None
+        if folder is not None:
+            keys = [key for key, _ in parse_overrides(words)]
+            written = write_clean(diagnosis, cfg, folder, base=config, overrides=keys)
+    if as_json:
+        values = as_values(diagnosis)
+        if written is not None:
+            values["written"] = str(written.config)
+        click.echo(json.dumps(values, indent=1))
+    else:
+        width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+        click.echo(as_text(diagnosis, verbose=verbose, width=width, paint=_paint))
+        if written is not None:
+            click.echo("\n".join(["", *written.lines]))
+    if diagnosis.count(ERROR) or (strict and diagnosis.count(WARNING)):
+        raise SystemExit(1)
+
+
+def _paint(text: str, colour: str) -> str:
+    return click.style(text, fg=colour)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Logs of what is done; what matters is in the findings."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
