@@ -42,17 +42,8 @@ def as_text(analysis: Analysis) -> str:
 def comparison_text(comparison: Comparison) -> str:
     """Value, change and its interval of the headline numbers, classes and images."""
     rows = [
-        [
-            x.name,
-            _percent(x.value),
-            _percent(x.against),
-            _change(x),
-            _interval_of(comparison, x.name),
-        ]
-        for x in comparison.coco
-    ]
-    rows += [
-        [x.name, _percent(x.value), _percent(x.against), _change(x), ""] for x in comparison.overall
+        [x.name, *_both(x), _interval_of(comparison, x.name)]
+        for x in (*comparison.coco, *comparison.overall)
     ]
     classes = [
         [row.name, *(cell for x in row.numbers for cell in _both(x)[::2])]
