@@ -20,8 +20,8 @@ def calibrate(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> Calibrati
     """
     if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):
         return None
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, bins - 1)
+    edges = np.arange(bins + 1) / bins
+    place = np.minimum((scores * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
         score = np.bincount(place, scores, bins) / count

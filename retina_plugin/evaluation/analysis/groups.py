@@ -17,6 +17,8 @@ from retina_plugin.evaluation.analysis.matching import Matches, View, match
 from retina_plugin.evaluation.analysis.shares import share, wilson
 from retina_plugin.evaluation.analysis.verdicts import judge
 
+VIEWS_AT_ONCE = 4  # as many as areas: more would take more memory than all else
+
 
 def group_results(
     columns: Columns,
@@ -74,21 +76,22 @@ def _of_annotations(
     columns: Columns, matches: Matches, groups: FieldGroups, thresholds: dict[str, float | None]
 ) -> list[Group]:
     every = matches.counts[0]
+    views = [View(counts=every & (groups.group == i)) for i in range(len(groups.names))]
     results = []
-    for i, name in enumerate(groups.names):  # one at a time: all at once would need much memory
-        view = View(counts=every & (groups.group == i))
-        own = match(columns, [view], matches.thresholds)
-        verdicts = judge(columns, own, **thresholds)
-        results.append(
-            _group(
-                name,
-                images=len(np.unique(columns.objects.image[own.counts[0]])),
-                objects=int(own.counts[0].sum()),
-                hit=int((verdicts.hit & verdicts.kept).sum()),
-                miss=int((verdicts.miss & verdicts.kept).sum()),
-                precision=precision_over_recall(columns, own),
+    for start in range(0, len(views), VIEWS_AT_ONCE):
+        own = match(columns, views[start : start + VIEWS_AT_ONCE], matches.thresholds)
+        for view, counts in enumerate(own.counts):
+            verdicts = judge(columns, own, **thresholds, view=view)
+            results.append(
+                _group(
+                    groups.names[start + view],
+                    images=len(np.unique(columns.objects.image[counts])),
+                    objects=int(counts.sum()),
+                    hit=int((verdicts.hit & verdicts.kept).sum()),
+                    miss=int((verdicts.miss & verdicts.kept).sum()),
+                    precision=precision_over_recall(columns, own, view=view),
+                )
             )
-        )
     return results
 
 
