@@ -203,16 +203,16 @@ def _groups(analysis: Analysis) -> dict[str, Any]:
 
 
 def _pairs(
-    what: str, mine: dict[Any, Any], others: dict[Any, Any], notes: list[str]
-) -> list[tuple[Any, Any, Any]]:
+    what: str, mine: dict[str, Any], others: dict[str, Any], notes: list[str]
+) -> list[tuple[str, Any, Any]]:
     """What both have, in the order of the first; a note on what only one has."""
     for where, lone in (
         ("first", [x for x in mine if x not in others]),
         ("other", [x for x in others if x not in mine]),
     ):
         if lone:
-            names = ", ".join(map(str, lone[:5]))
-            notes.append(f"Not compared: {len(lone)} {what} that only the {where} has ({names}).")
+            names = ", ".join(lone[:5])
+            notes.append(f"Only the {where} has {len(lone)} of the {what}, not compared: {names}.")
     return [(name, x, others[name]) for name, x in mine.items() if name in others]
 
 
@@ -220,7 +220,10 @@ def _changes(
     analysis: Analysis, against: Analysis, notes: list[str]
 ) -> tuple[list[ImageChange], list[ImageChange]]:
     """Images that became better and worse, the largest change first."""
-    mine, others = ({(x.image_id, x.file_name): x for x in y.images} for y in (analysis, against))
+    mine, others = (
+        {f"{x.file_name or 'image'} (id {x.image_id!r})": x for x in y.images}
+        for y in (analysis, against)
+    )
     changes = [
         ImageChange(value=a, against=b, change=a.f1 - b.f1)
         for _, a, b in _pairs("images", mine, others, notes)

@@ -116,7 +116,7 @@ def _classes(analysis: Analysis) -> str:
     if len(shown) < len(classes):
         notes.append(f"the best {half} and the worst {half} of {len(classes)} classes")
     if hidden:
-        notes.append(f"{hidden} classes have no objects")
+        notes.append(f"{hidden} of the classes have no objects")
     return "\n".join([table, "; ".join(notes)]) if notes else table
 
 
