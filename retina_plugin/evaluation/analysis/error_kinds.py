@@ -21,7 +21,7 @@ MEANINGS = {
     "both": "near an object of another class, with too small an overlap",
     "duplicate": "on an object that a surer detection has found",
     "background": "on nothing",
-    "missed": "an object that no detection found, nor would with its class or box mended",
+    "missed": "an object that has no detection on it or near it",
 }
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = MEANINGS
 DETECTED = tuple(MEANINGS)[:-1]

@@ -178,11 +178,15 @@ def _images(analysis: Analysis) -> str:
     worst = [by_id[i] for i in analysis.worst[:MOST_IMAGES]]
     if not worst:
         return ""
-    return "Worst images: " + ", ".join(
-        f"{x.file_name or x.image_id} ({x.true_positives} hits, {x.false_positives} false, "
-        f"{x.false_negatives} not found)"
+    rows = [
+        [
+            str(x.file_name or x.image_id),
+            *map(str, (x.objects, x.true_positives, x.false_positives, x.false_negatives)),
+            _percent(x.f1),
+        ]
         for x in worst
-    )
+    ]
+    return _table(rows, ["worst images", "objects", "hits", "false", "not found", "F1"])
 
 
 def _widest(comparison: Comparison) -> list[RowDifference]:

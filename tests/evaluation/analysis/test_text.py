@@ -56,8 +56,12 @@ def test_an_analysis_in_text():
     ]
     assert "1 of the classes have no objects" in text
     assert "Confused most: class" in text
-    assert "Worst images: " in text
-    assert max(map(len, lines)) <= 120
+    worst = result.images[result.worst[0] - 1]
+    assert cells(text, worst.file_name)[1:5] == [
+        *map(str, (worst.objects, worst.true_positives)),
+        *map(str, (worst.false_positives, worst.false_negatives)),
+    ]
+    assert max(map(len, lines)) <= 100
     assert len(lines) <= 60
 
 
