@@ -85,6 +85,7 @@ def analyse(
     views = [judge(columns, matches, **at_threshold, view=v) for v in range(len(matches.counts))]
     verdicts = views[0]
     precisions = [precision_over_recall(columns, matches, view=v) for v in range(len(views))]
+    coco = twelve_numbers(columns, matches, precisions, max_detections)
     images = image_results(columns, verdicts)
     judged = verdicts.hit | verdicts.miss
     return Analysis(
@@ -99,8 +100,8 @@ def analyse(
         ),
         counts=_counts(columns, verdicts),
         notes=_notes(columns, verdicts),
-        coco=twelve_numbers(columns, matches, precisions, max_detections),
-        intervals=intervals(columns, matches, resamples=resamples, seed=seed),
+        coco=coco,
+        intervals=intervals(columns, matches, coco, resamples=resamples, seed=seed),
         overall=overall(columns, precisions[0], matches, every, counts, at_threshold),
         classes=class_results(columns, names, precisions[0], matches, counts, at_threshold),
         confusion=confusion_matrix(columns, verdicts, names, iou_thresh),

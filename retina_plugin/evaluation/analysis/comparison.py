@@ -188,7 +188,7 @@ def _intervals(analysis: Analysis, against: Analysis) -> dict[str, Interval]:
         if name in both
     }
     return {
-        name: interval(np.array(a) - np.array(b))
+        name: interval(analysis.coco[name] - against.coco[name], np.array(a) - np.array(b))
         for name, (a, b) in samples.items()
         if len(a) == len(b)
     }

@@ -73,11 +73,11 @@ class Counts:
 
 @dataclass(kw_only=True)
 class Interval:
-    """95 % interval of a number by the bootstrap over images.
+    """95 % interval of a number by the bootstrap over images, corrected for bias.
 
     Attributes:
-        low: 2.5 % of the samples are below.
-        high: 2.5 % of the samples are above.
+        low: its end.
+        high: its other end.
         samples: the number for each resample; two runs on the same images have the same resamples.
     """
 

@@ -88,11 +88,11 @@ def _threshold(analysis: Analysis) -> str:
     why = "best for F1" if settings.score_thresh_is_best else "given"
     text = (
         f"At score >= {settings.score_thresh:.3g} ({why}), IoU {settings.iou_thresh:g}: "
-        f"{_point(point)}: {point.true_positives} hits, {point.false_positives} false, "
+        f"{_point(point)}\n{point.true_positives} hits, {point.false_positives} false, "
         f"{point.false_negatives} not found"
     )
     ece = analysis.calibration and analysis.calibration.ECE
-    return text if ece is None else f"{text}\nScores differ from precision by {_percent(ece)} (ECE)"
+    return text if ece is None else f"{text}; scores differ from precision by {_percent(ece)} (ECE)"
 
 
 def _point(x: OperatingPoint) -> str:
@@ -145,7 +145,7 @@ def _errors(analysis: Analysis) -> str:
         if i != j and count
     ]
     pairs.sort(key=lambda x: -x[0])
-    confused = ", ".join(f"{a} as {b} {count}" for count, a, b in pairs[:MOST_CONFUSIONS])
+    confused = ", ".join(f"{count} x {a} as {b}" for count, a, b in pairs[:MOST_CONFUSIONS])
     return f"{table}\nConfused most: {confused}" if confused else table
 
 

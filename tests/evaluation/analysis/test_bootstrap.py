@@ -1,6 +1,7 @@
 """Intervals: the AP of resampled images is pycocotools' AP of a json that has them so often."""
 
 import copy
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -75,3 +76,21 @@ def test_there_is_none_where_nothing_defines_it():
     # some resamples have no object at all
     some = analyse(*scene([(0, 0, box)], [], images=3), resamples=50).intervals["AP"]
     assert 0 < len(some.samples) < 50
+
+
+def test_without_bias_an_interval_is_the_quantiles():
+    samples = np.arange(1001) / 1000
+    x = bootstrap.interval(0.5, samples)
+    assert (x.low, x.high) == pytest.approx((0.025, 0.975), abs=1e-9)
+    same = bootstrap.interval(0.25, np.full(9, 0.25))
+    assert (same.low, same.high) == (0.25, 0.25)
+
+
+def test_samples_that_are_too_high_move_the_interval_down():
+    """Normal samples, too high by half of their spread: the interval is that of the number."""
+    samples = np.array([NormalDist(0.5, 1).inv_cdf((i + 0.5) / 4000) for i in range(4000)])
+    x = bootstrap.interval(0.0, samples)
+    # bias-corrected quantiles of N(0.5, 1) are at 0.5 + 2 * -0.5 -+ 1.96
+    assert (x.low, x.high) == pytest.approx((-2.46, 1.46), abs=0.02)
+    outside = bootstrap.interval(-9.0, samples)
+    assert outside.low <= outside.high == pytest.approx(samples.min(), abs=0.2)
