@@ -76,6 +76,8 @@ def test_there_is_none_where_nothing_defines_it():
     # some resamples have no object at all
     some = analyse(*scene([(0, 0, box)], [], images=3), resamples=50).intervals["AP"]
     assert 0 < len(some.samples) < 50
+    one = [analyse(*scene([(0, 0, box)], [], images=3), resamples=1, seed=i) for i in range(9)]
+    assert {len(x.intervals) for x in one} == {0, 2}
 
 
 def test_without_bias_an_interval_is_the_quantiles():
@@ -91,6 +93,6 @@ def test_samples_that_are_too_high_move_the_interval_down():
     samples = np.array([NormalDist(0.5, 1).inv_cdf((i + 0.5) / 4000) for i in range(4000)])
     x = bootstrap.interval(0.0, samples)
     # bias-corrected quantiles of N(0.5, 1) are at 0.5 + 2 * -0.5 -+ 1.96
-    assert (x.low, x.high) == pytest.approx((-2.46, 1.46), abs=0.02)
+    assert (x.low, x.high) == pytest.approx((-2.46, 1.46), abs=0.05)
     outside = bootstrap.interval(-9.0, samples)
     assert outside.low <= outside.high == pytest.approx(samples.min(), abs=0.2)
