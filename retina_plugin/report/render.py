@@ -83,7 +83,5 @@ def _environment() -> Environment:
         "trend": trend,
     }
     # the style and the script stand in the page itself, as they are
-    environment.globals["verbatim"] = lambda name: Markup(
-        loader.get_source(environment, name)[0]
-    )
+    environment.globals["verbatim"] = lambda name: Markup(loader.get_source(environment, name)[0])
     return environment

@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 42
 MOST_POINTS = 160  # of a line: more would only make the page heavy
+CELL, MARGIN = 11, 82  # of a map: a square's side, and room for the names
+LONGEST_NAME = 17
 
 Range = tuple[float, float]
 
@@ -40,6 +42,7 @@ class Axes:
         x, y: the ranges that are shown.
         x_title, y_title: what the axes count.
         size: width and height of the drawing; the page scales it.
+        labelled: with numbers at the ticks; small charts have the grid alone.
     """
 
     def __init__(
@@ -50,29 +53,31 @@ class Axes:
         x_title: str = "",
         y_title: str = "",
         size: tuple[int, int] = (WIDTH, HEIGHT),
+        labelled: bool = True,
     ) -> None:
         self.x, self.y = _spread(x), _spread(y)
         self.width, self.height = size
+        self.left, self.bottom = (LEFT, BOTTOM) if labelled else (4, 6)
         self.parts: list[Markup] = []
-        self._grid()
-        bottom, middle = self.height - 6, (LEFT + self.width - RIGHT) / 2
-        self.text(middle, bottom, x_title, "axis", anchor="middle")
+        self._grid(labelled)
+        if x_title:
+            middle = (self.left + self.width - RIGHT) / 2
+            self.text(middle, self.height - 6, x_title, "axis", anchor="middle")
         if y_title:
-            at = (TOP + self.height - BOTTOM) / 2
-            self.parts.append(
-                Markup('<text class="axis" transform="translate(13 {:.1f}) rotate(-90)" ').format(
-                    at
-                )
-                + Markup('text-anchor="middle">{}</text>').format(y_title)
+            sideways = Markup(
+                '<text class="axis" transform="translate(13 {:.1f}) rotate(-90)" '
+                'text-anchor="middle">{}</text>'
             )
+            middle = (TOP + self.height - self.bottom) / 2
+            self.parts.append(sideways.format(middle, y_title))
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a point of the data is drawn."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         return (
-            LEFT + across * (self.width - LEFT - RIGHT),
-            self.height - BOTTOM - up * (self.height - TOP - BOTTOM),
+            self.left + across * (self.width - self.left - RIGHT),
+            self.height - self.bottom - up * (self.height - TOP - self.bottom),
         )
 
     def text(
@@ -134,21 +139,17 @@ class Axes:
             self.width, self.height, title
         ) + Markup("").join([*self.parts, Markup("</svg>")])
 
-    def _grid(self) -> None:
-        for value in ticks(self.x):
-            x, y = self.at(value, self.y[0])
-            self.text(x, y + 16, short(value), "tick", anchor="middle")
+    def _grid(self, labelled: bool) -> None:
+        across = Markup('<path class="{}" d="M{} {:.1f}H{}"/>')
         for value in ticks(self.y):
             x, y = self.at(self.x[0], value)
-            self.parts.append(
-                Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(
-                    LEFT, y, self.width - RIGHT
-                )
-            )
-            self.text(x - 7, y + 4, short(value), "tick", anchor="end")
-        left, floor = self.at(self.x[0], self.y[0])
-        frame = Markup('<path class="floor" d="M{} {:.1f}H{}"/>')
-        self.parts.append(frame.format(left, floor, self.width - RIGHT))
+            self.parts.append(across.format("grid", self.left, y, self.width - RIGHT))
+            if labelled:
+                self.text(x - 7, y + 4, short(value), "tick", anchor="end")
+        floor = self.height - self.bottom
+        self.parts.append(across.format("floor", self.left, floor, self.width - RIGHT))
+        for value in ticks(self.x) if labelled else ():
+            self.text(self.at(value, 0)[0], floor + 16, short(value), "tick", anchor="middle")
 
 
 def line_chart(
@@ -161,6 +162,7 @@ def line_chart(
     y: Range | None = None,
     marks: Sequence[tuple[float, float, str, str]] = (),
     size: tuple[int, int] = (WIDTH, HEIGHT),
+    labelled: bool = True,
 ) -> Markup:
     """Curves on common axes.
 
@@ -169,6 +171,7 @@ def line_chart(
         title: what the chart shows, in words.
         x, y: ranges; None for those of the data.
         marks: points to point out: x, y, style, what they are.
+        size, labelled: see :class:`Axes`.
     """
     every = [point for line in lines for point in line.points if all(map(math.isfinite, point))]
     axes = Axes(
@@ -177,6 +180,7 @@ def line_chart(
         x_title=x_title,
         y_title=y_title,
         size=size,
+        labelled=labelled,
     )
     for line in lines:
         axes.line(line)
@@ -189,11 +193,7 @@ def ticks(over: Range, most: int = 5) -> list[float]:
     """Round numbers in a range, to write at an axis."""
     locator = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10])
     slack = 1e-9 * (over[1] - over[0])
-    return [
-        float(x)
-        for x in locator.tick_values(*over)
-        if over[0] - slack <= x <= over[1] + slack
-    ]
+    return [float(x) for x in locator.tick_values(*over) if over[0] - slack <= x <= over[1] + slack]
 
 
 def short(value: float) -> str:
@@ -203,9 +203,7 @@ def short(value: float) -> str:
     return f"{value:.6g}"
 
 
-def thin_out(
-    points: Sequence[tuple[float, float]], most: int
-) -> list[tuple[float, float]]:
+def thin_out(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
     """``most`` of the points or fewer, evenly, the first and the last among them."""
     if len(points) <= most:
         return list(points)
@@ -229,24 +227,39 @@ def heat_map(
     *,
     title: str,
     styles: Sequence[Sequence[str]],
-    cell: int = 10,
+    names: Sequence[str],
 ) -> Markup:
-    """A square for each cell that is not 0, as opaque as its value, 0 to 1.
+    """A square for each value that is not 0, as opaque as it is large.
 
     Args:
-        values, titles, styles: rows of the same lengths: opacity, what rests under the pointer,
-            and class of the style sheet.
-        cell: a square's side.
+        values, titles, styles: n rows of n: 0 to 1, what is shown under the pointer, and the class
+            of the style sheet.
+        title: what the map shows, in words.
+        names: of the rows, and of the columns.
     """
-    height, width = len(values) * cell, (len(values[0]) if values else 0) * cell
-    parts = [
-        Markup(
-            '<rect class="cell {}" x="{}" y="{}" width="{}" height="{}" opacity="{:.2f}">'
-            "<title>{}</title></rect>"
-        ).format(style, column * cell, row * cell, cell - 1, cell - 1, max(value, 0.08), text)
-        for row, (numbers, texts, classes) in enumerate(zip(values, titles, styles, strict=True))
-        for column, (value, text, style) in enumerate(zip(numbers, texts, classes, strict=True))
-        if value > 0
-    ]
-    head = Markup('<svg class="heat" viewBox="0 0 {} {}" role="img" aria-label="{}">')
-    return head.format(width, height, escape(title)) + Markup("").join([*parts, Markup("</svg>")])
+    side = CELL * len(names)
+    paper = Markup('<rect class="paper" x="{0}" y="{0}" width="{1}" height="{1}"/>')
+    parts = [paper.format(MARGIN, side)]
+    for row, name in enumerate(names):
+        at, text = MARGIN + row * CELL, clip(name, LONGEST_NAME)
+        beside = Markup('<text x="{}" y="{}" text-anchor="end">{}</text>')
+        above = Markup('<text transform="translate({} {}) rotate(-90)">{}</text>')
+        parts.append(beside.format(MARGIN - 4, at + CELL - 2, text))
+        parts.append(above.format(at + CELL - 2, MARGIN - 4, text))
+        for column, value in enumerate(values[row]):
+            if value > 0:
+                cell = Markup(
+                    '<rect class="cell {}" x="{}" y="{}" width="{}" height="{}" opacity="{:.2f}">'
+                    "<title>{}</title></rect>"
+                )
+                x, size = MARGIN + column * CELL, CELL - 1
+                strong = max(value, 0.12)  # a single mistake is to be seen
+                style = styles[row][column]
+                parts.append(cell.format(style, x, at, size, size, strong, titles[row][column]))
+    head = Markup('<svg class="heat" viewBox="0 0 {0} {0}" role="img" aria-label="{1}">')
+    return head.format(MARGIN + side, title) + Markup("").join([*parts, Markup("</svg>")])
+
+
+def clip(text: str, most: int) -> str:
+    """The text, cut where it is longer."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,49 @@
+"""Where ``DATASETS.COCO`` says that data sets lie."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retina_plugin.data.coco_json import SplitPaths
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """``value`` as a tuple: () for none, and for one its only entry."""
+    if isinstance(value, str) and value.startswith("["):  # [a, b] of a command line, unquoted
+        with contextlib.suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
+    if value is None or value == "":
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def located(value: str | Path) -> Path:
+    """The path; ``datasets/...`` that is not here is below ``$DETECTRON2_DATASETS``, if set."""
+    path, root = Path(value).expanduser(), os.environ.get("DETECTRON2_DATASETS")
+    if root and not path.exists() and path.parts[:1] == ("datasets",):
+        return Path(root).expanduser().joinpath(*path.parts[1:])
+    return path
+
+
+def declared_places(split: dict[str, Any]) -> dict[str, SplitPaths]:
+    """The data sets of a node of ``DATASETS.COCO``, by name, whether their files are there or not.
+
+    Args:
+        split: ``NAME``, ``JSON`` and ``IMAGES``, each one or a list; checked when they were
+            registered, see ``coco_registration.py``.
+    """
+    names, jsons, images = (as_tuple(split.get(key)) for key in ("NAME", "JSON", "IMAGES"))
+    paths = [located(value) for value in jsons]
+    folders = [located(value) for value in images]
+    if len(folders) == 1:
+        folders *= len(paths)
+    names = tuple(map(str, names)) or tuple(path.stem for path in paths)
+    return {
+        name: SplitPaths(json, folder)
+        for name, json, folder in zip(names, paths, folders, strict=False)
+    }
