@@ -10,7 +10,7 @@ from retina_plugin.evaluation.analysis.results import ConfusionMatrix
 from retina_plugin.report.svg import heat_map
 
 MOST_ROWS = 16  # of a table that is still read at a glance
-MOST_FREQUENT = 12
+MOST_FREQUENT = 10
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def outcomes_of(
                 _xyxy(detections.box[seen]),
                 [HIT if hits[i] else FALSE if misses[i] else IGNORED for i in seen],
                 [
-                    f"{names[detections.label[i]]} {detections.score[i]:.2f}"
+                    f"{names[detections.label[i]]} · {detections.score[i]:.2f}"
                     if several
                     else f"{detections.score[i]:.2f}"
                     for i in seen

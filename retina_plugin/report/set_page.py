@@ -180,6 +180,13 @@ class SetPage:
             return None
         return difference(self.analysis.coco.get(metric), self.other.coco.get(metric))
 
+    @property
+    def f1_delta(self) -> Number:
+        """How much better than the other run by the best F1."""
+        if self.other is None:
+            return None
+        return difference(self.analysis.overall.micro.f1, self.other.overall.micro.f1)
+
     def class_delta(self, of: ClassResult, metric: str) -> Number:
         """How much better a class is than in the other run."""
         if self.other is None:
