@@ -1,4 +1,4 @@
-"""COCO's AP, AR and precision over recall, from matches: pycocotools' numbers to the last digits."""
+"""COCO's AP, AR and precision over recall, from matches: pycocotools' numbers."""
 
 from __future__ import annotations
 
@@ -65,23 +65,42 @@ def precision_over_recall(
         objects: (M,) bool, those to look at. None: all.
         thresholds: of IoU, which.
     """
-    kinds = len(columns.classes)
-    hits, misses = matches.hits(view)[thresholds], matches.misses(view)[thresholds]
     counting = matches.counts[view] if objects is None else matches.counts[view] & objects
-    number = np.bincount(columns.objects.label[counting], minlength=kinds)
-    shape = (len(hits), kinds)
+    number = np.bincount(columns.objects.label[counting], minlength=len(columns.classes))
+    found = columns.detections
+    order = found.by_score if detections is None else found.by_score[detections[found.by_score]]
+    hits, misses = matches.hits(view)[thresholds], matches.misses(view)[thresholds]
+    return precision_of(found.label, found.score, hits, misses, number, order)
+
+
+def precision_of(
+    label: np.ndarray,
+    score: np.ndarray,
+    hits: np.ndarray,
+    misses: np.ndarray,
+    objects: np.ndarray,
+    order: np.ndarray,
+) -> Precision:
+    """Precision over recall of detections that are judged already.
+
+    Args:
+        label: (D,) row of the class.
+        score: (D,).
+        hits: (T, D) bool.
+        misses: (T, D) bool; what is neither is ignored.
+        objects: (K,) that count.
+        order: rows of the detections to look at, by class, then the surest first.
+    """
+    shape = (len(hits), len(objects))
     precision = np.full((*shape, len(RECALLS)), np.nan)
-    score = np.zeros((*shape, len(RECALLS)))
+    scores = np.zeros((*shape, len(RECALLS)))
     recall = np.full(shape, np.nan)
-    order = columns.detections.by_score
-    if detections is not None:
-        order = order[detections[order]]
-    borders = np.searchsorted(columns.detections.label[order], np.arange(kinds + 1))
-    for k in np.flatnonzero(number):
+    borders = np.searchsorted(label[order], np.arange(len(objects) + 1))
+    for k in np.flatnonzero(objects):
         rows = order[borders[k] : borders[k + 1]]
-        curves = _curves(hits[:, rows], misses[:, rows], columns.detections.score[rows], number[k])
-        precision[:, k], score[:, k], recall[:, k] = curves
-    return Precision(precision=precision, score=score, recall=recall, objects=number)
+        curves = _curves(hits[:, rows], misses[:, rows], score[rows], objects[k])
+        precision[:, k], scores[:, k], recall[:, k] = curves
+    return Precision(precision=precision, score=scores, recall=recall, objects=objects)
 
 
 def _curves(

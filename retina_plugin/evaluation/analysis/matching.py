@@ -1,9 +1,9 @@
 """Which detection finds which object: COCO's rule, for all thresholds and ignored sets at once.
 
-pycocotools asks one question a call: an image, a class, a range of areas, and answers with dicts of
-small arrays; the analysis also needs groups of objects, and all answers side by side as arrays.
-This gives pycocotools' matches (compared in the tests, with crowds, ties and area limits) for any sets
-of ignored objects in one pass. IoU is pycocotools' own.
+pycocotools answers for one image, class and range of areas a call, with dicts of small arrays, and
+hotcoco is optional here. The analysis also needs groups of objects, and all matches side by side.
+This gives pycocotools' matches (compared in the tests, with crowds, ties and area limits) for any
+sets of ignored objects in one pass. IoU is pycocotools' own.
 """
 
 from __future__ import annotations

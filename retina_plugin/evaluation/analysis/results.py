@@ -1,9 +1,9 @@
 """What an analysis of detections says, as plain numbers, texts and lists.
 
-Every fraction is in 0..1. ``None`` is a number that the data do not define, such as the AP of a class
-without objects (pycocotools writes -1 there). Boxes are ``[x0, y0, x1, y1]`` in pixels. A detection is
-kept at a threshold where its score is at least that. Every class here turns into json and back:
-:mod:`retina_plugin.evaluation.analysis.json_form`.
+Every fraction is in 0..1. ``None`` is a number that the data do not define, such as the AP of a
+class without objects (pycocotools writes -1 there). Boxes are ``[x0, y0, x1, y1]`` in pixels. A
+detection is kept at a threshold where its score is at least that. Every class here turns into json
+and back: :mod:`retina_plugin.evaluation.analysis.json_form`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Settings:
 
     Attributes:
         iou_thresh: IoU from which a detection finds an object, but for what COCO fixes itself.
-        score_thresh: threshold of everything that needs one: confusion, images, groups, sizes.
+        score_thresh: of everything that needs one: confusion, images, groups, sizes. None: no
+            detection hits anything, and none is kept.
         score_thresh_is_best: nobody gave it; it is the one that is best for F1 over all classes.
         max_detections: detections that count for an image and class, the surest first.
         group_by: fields of the json's images or annotations.
@@ -33,7 +34,7 @@ class Settings:
     """
 
     iou_thresh: float
-    score_thresh: float
+    score_thresh: Number
     score_thresh_is_best: bool
     max_detections: int
     group_by: list[str]
@@ -50,8 +51,9 @@ class Counts:
         empty_images: those without an object that counts.
         objects: that count.
         ignored_objects: crowds: what is found on them counts neither way.
-        detections: that count: of known images and classes, within ``max_detections``.
-        kept_detections: of them, those at ``score_thresh``.
+        detections: of known images and classes, within ``max_detections``.
+        ignored_detections: of them, those on crowds.
+        kept_detections: of the others, those at ``score_thresh``.
     """
 
     images: int
@@ -59,6 +61,7 @@ class Counts:
     objects: int
     ignored_objects: int
     detections: int
+    ignored_detections: int
     kept_detections: int
 
 
@@ -82,7 +85,8 @@ class OperatingPoint:
     """What a detector does at one threshold.
 
     Attributes:
-        threshold: detections with this score or more are kept; None: none is worth keeping.
+        threshold: detections with this score or more are kept. None: no threshold hits anything, or
+            each class has its own.
         precision: hits of what is kept.
         recall: objects found of all.
         f1: harmonic mean of the two.

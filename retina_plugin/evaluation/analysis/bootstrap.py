@@ -1,0 +1,90 @@
+"""95 % intervals of AP and AP50: how much they owe to the choice of images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retina_plugin.evaluation.analysis.coco_numbers import IOU_THRESHOLDS, RECALLS
+from retina_plugin.evaluation.analysis.columns import Columns
+from retina_plugin.evaluation.analysis.matching import Matches
+from retina_plugin.evaluation.analysis.results import Interval
+
+NUMBERS_AT_ONCE = 20_000_000  # of detections times resamples
+
+
+def intervals(
+    columns: Columns, matches: Matches, *, resamples: int, seed: int
+) -> dict[str, Interval]:
+    """AP and AP50 of images drawn with replacement, as many as there are, ``resamples`` times.
+
+    Args:
+        columns: the case.
+        matches: with COCO's thresholds first, and all objects in the first view.
+        resamples: 0 gives no interval.
+        seed: the same gives the same draws for the same number of images.
+    """
+    number = len(columns.images)
+    if not resamples or number < 2 or not matches.counts[0].any():
+        return {}
+    random = np.random.default_rng(seed)
+    draws = random.multinomial(number, np.full(number, 1 / number), size=resamples)
+    step = max(1, NUMBERS_AT_ONCE // max(1, len(columns.detections)))
+    parts = [
+        _resampled(columns, matches, draws[i : i + step].astype(np.int32))
+        for i in range(0, resamples, step)
+    ]
+    by_threshold = np.concatenate(parts)  # (B, T)
+    samples = {"AP": by_threshold.mean(axis=1), "AP50": by_threshold[:, 0]}
+    return {name: _interval(x[~np.isnan(x)]) for name, x in samples.items()}
+
+
+def _interval(samples: np.ndarray) -> Interval:
+    low, high = np.quantile(samples, (0.025, 0.975))
+    return Interval(low=float(low), high=float(high), samples=samples.tolist())
+
+
+def _resampled(columns: Columns, matches: Matches, draws: np.ndarray) -> np.ndarray:
+    """(B, T) mean precision of the classes with objects, for B draws of the images, (B, I)."""
+    kinds = len(columns.classes)
+    found, truth = columns.detections, columns.objects
+    borders = np.searchsorted(found.label[found.by_score], np.arange(kinds + 1))
+    hits, misses = matches.hits(), matches.misses()
+    total = np.zeros((len(draws), len(IOU_THRESHOLDS)))
+    classes = np.zeros((len(draws), 1))
+    for k in range(kinds):
+        images = truth.image[matches.counts[0] & (truth.label == k)]
+        objects = draws[:, images].sum(axis=1)  # (B,)
+        classes[:, 0] += objects > 0
+        rows = found.by_score[borders[k] : borders[k + 1]]
+        times = draws[:, found.image[rows]]  # (B, n)
+        every = times.cumsum(axis=1)
+        for t in range(len(IOU_THRESHOLDS)):
+            right = np.flatnonzero(hits[t, rows])
+            ignored = np.flatnonzero(~hits[t, rows] & ~misses[t, rows])
+            if len(right):
+                before = np.pad(times[:, ignored].cumsum(axis=1), ((0, 0), (1, 0)))
+                kept = every[:, right] - before[:, np.searchsorted(ignored, right)]
+                hit = times[:, right].cumsum(axis=1)
+                total[:, t] += _mean_precision(hit, kept, objects)
+    with np.errstate(invalid="ignore"):
+        return total / np.where(classes > 0, classes, np.nan)
+
+
+def _mean_precision(hit: np.ndarray, kept: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """(B,) COCO's mean over 101 recalls.
+
+    Precision is largest at a hit, so that only hits need be looked at.
+
+    Args:
+        hit: (B, h) hits up to each hit, the surest first.
+        kept: (B, h) detections that count up to it.
+        objects: (B,).
+    """
+    precision = hit / np.maximum(kept, 1)
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    means = np.zeros(len(hit))
+    for b in np.flatnonzero(objects):
+        places = np.searchsorted(hit[b] / objects[b], RECALLS, side="left")
+        reached = places < hit.shape[1]
+        means[b] = best[b, places[reached]].sum() / len(RECALLS)
+    return means
