@@ -20,6 +20,7 @@ from retina_plugin.report.svg import Axes, Line, line_chart
 
 NAN = float("nan")
 MOST_CLASSES = 100  # that have curves of their own: an LVIS would make a page of 10 MB
+MANY = 20  # thin lines that would hide what they cross
 MINI = (200, 150)
 
 
@@ -85,7 +86,8 @@ def _precision_over_recall(
     analysis: Analysis, shown: Sequence[ClassResult], other: Analysis | None, other_name: str
 ) -> Chart:
     lines = [
-        Line(_pr(x.pr50), f"{x.name}, IoU 0.50", "faint", key=str(x.category_id)) for x in shown
+        Line(_pr(x.pr50), f"{x.name}, IoU 0.50", _thin(shown), key=str(x.category_id))
+        for x in shown
     ]
     legend = [("c1", "IoU 0.50"), ("c3", "IoU 0.75")]
     if other is not None and other.overall.pr50 is not None:
@@ -109,7 +111,7 @@ def _precision_over_recall(
 def _over_threshold(analysis: Analysis, shown: Sequence[ClassResult]) -> Chart:
     curve, best = analysis.overall.thresholds_micro, analysis.overall.micro
     lines = [
-        Line(_over(x.thresholds, x.thresholds.f1), f"F1 of {x.name}", "faint", str(x.category_id))
+        Line(_over(x.thresholds, x.thresholds.f1), f"F1 of {x.name}", _thin(shown), str(x.category_id))
         for x in shown
         if x.thresholds is not None
     ]
@@ -135,6 +137,10 @@ def _over_threshold(analysis: Analysis, shown: Sequence[ClassResult]) -> Chart:
         marks=marks,
     )
     return Chart("Over the score threshold", chart, legend)
+
+
+def _thin(shown: Sequence[ClassResult]) -> str:
+    return "faint many" if len(shown) > MANY else "faint"
 
 
 def _mini(of: ClassResult) -> Mini:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data.detection_utils import read_image
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.functional import resize, to_pil_image
 
@@ -26,6 +26,7 @@ from retina_plugin.evaluation.analysis.results import Id
 HIT, FALSE, MISSED, IGNORED = "#3ddc84", "#ff6a33", "#ffd42a", "#b9bfc5"
 LONGEST, SHORTEST = 720, 380  # pixels of a picture's longer side: room for the boxes, not for bytes
 QUALITY = 80
+LABEL_SIZE = 14  # pixels
 MOST_LABELS = 12  # more texts than that hide what they are about
 
 
@@ -161,15 +162,26 @@ def draw(image: Tensor, boxes: Boxes, title: str) -> Picture:
     small = scale < 1
     if small:  # here, with antialiasing; enlarging is draw_boxes' part
         image = resize(image, [round(image.shape[1] * scale), round(image.shape[2] * scale)])
-    labelled = len(boxes.labels) <= MOST_LABELS and any(boxes.labels)
-    drawn = draw_boxes(
-        image,
-        torch.from_numpy(boxes.xyxy * (scale if small else 1.0)),
-        boxes.colors,
-        boxes.labels if labelled else None,
-        scale=1.0 if small else float(round(scale)),
-    )
-    return encode(to_pil_image(drawn), title)
+    xyxy = torch.from_numpy(boxes.xyxy * (scale if small else 1.0))
+    enlarged = 1.0 if small else float(scale)
+    picture = to_pil_image(draw_boxes(image, xyxy, boxes.colors, scale=enlarged))
+    if len(boxes.labels) <= MOST_LABELS:
+        for corner, label, color in zip(xyxy * enlarged, boxes.labels, boxes.colors, strict=True):
+            _tag(picture, label, corner.tolist(), color)
+    return encode(picture, title)
+
+
+def _tag(picture: Image.Image, label: str, box: list[float], color: str) -> None:
+    """The label on its box's upper edge, on the box's colour; inside of it at the picture's top."""
+    if not label:
+        return
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=LABEL_SIZE)
+    left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+    width, height = right - left + 8, bottom - top + 7
+    x = min(max(box[0] - 1, 0), max(picture.width - width, 0))
+    y = box[1] - height if box[1] >= height else max(box[1], 0)
+    pen.rectangle((x, y, x + width, y + height), fill=color)
+    pen.text((x + 4 - left, y + 3 - top), label, "#14171a", font=font)
 
 
 def encode(picture: Image.Image, title: str) -> Picture:

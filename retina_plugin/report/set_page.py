@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from retina_plugin.evaluation.analysis import analyse
+from retina_plugin.evaluation.analysis.image_results import worst_images
 from retina_plugin.evaluation.analysis.results import (
     Analysis,
     ClassResult,
     ErrorKind,
+    Id,
     ImageResult,
     Number,
     SizeBin,
@@ -160,9 +163,7 @@ class SetPage:
     @property
     def listed(self) -> list[ImageResult]:
         """The images of the table, the worst first."""
-        order = {image: rank for rank, image in enumerate(self.analysis.worst)}
-        images = sorted(self.analysis.images, key=lambda x: order.get(x.image_id, len(order)))
-        return images[:MOST_LISTED]
+        return [self._images[x] for x in worst_images(self.analysis.images, MOST_LISTED)]
 
     @property
     def listed_title(self) -> str:
@@ -191,18 +192,27 @@ class SetPage:
         """How much better a class is than in the other run."""
         if self.other is None:
             return None
-        twin = next((x for x in self.other.classes if x.category_id == of.category_id), None)
+        twin = self._other_classes.get(of.category_id)
         return difference(getattr(of, metric), getattr(twin, metric, None))
 
     def image_delta(self, of: ImageResult) -> Number:
         """How much better an image's F1 is than in the other run."""
         if self.other is None:
             return None
-        return difference(of.f1, self._other_images.get(of.image_id))
+        twin = self._other_images.get(of.image_id)
+        return difference(of.f1, twin.f1 if twin else None)
 
-    @property
-    def _other_images(self) -> dict[Any, float]:
-        return {x.image_id: x.f1 for x in self.other.images} if self.other else {}
+    @cached_property
+    def _images(self) -> dict[Id, ImageResult]:
+        return {x.image_id: x for x in self.analysis.images}
+
+    @cached_property
+    def _other_images(self) -> dict[Id, ImageResult]:
+        return {x.image_id: x for x in self.other.images} if self.other else {}
+
+    @cached_property
+    def _other_classes(self) -> dict[Id, ClassResult]:
+        return {x.category_id: x for x in self.other.classes} if self.other else {}
 
 
 def view_set(judged: Judged, *, anchor: str, other: Judged | None, other_name: str) -> SetPage:
