@@ -30,6 +30,7 @@ def draw_boxes(
     labels: Sequence[str] | None = None,
     *,
     scale: float = 1.0,
+    width: int | None = None,
 ) -> Tensor:
     """The image, enlarged, with boxes on it.
 
@@ -39,6 +40,7 @@ def draw_boxes(
         colors: one for all, or one a box.
         labels: a text in each box's upper left corner.
         scale: of the picture.
+        width: of the lines, in the picture's pixels; None: as ``scale``.
 
     Returns:
         ``(3, scale * H, scale * W)`` uint8.
@@ -48,7 +50,7 @@ def draw_boxes(
     kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1).nonzero().flatten().tolist()
     if not kept:
         return image.clone()
-    boxes, width = boxes[kept] * scale, max(1, round(scale))
+    boxes, width = boxes[kept] * scale, width or max(1, round(scale))
     colors = colors if isinstance(colors, str) else [colors[i] for i in kept]
     drawn = draw_bounding_boxes(image, boxes, colors=colors, width=width)
     return drawn if labels is None else _write(drawn, boxes, [labels[i] for i in kept], colors)

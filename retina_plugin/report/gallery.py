@@ -13,7 +13,8 @@ from retina_plugin.report.pictures import Outcome, Picture, draw, outcomes_of
 from retina_plugin.report.set_page import Judged
 
 Read = Callable[[Path], Tensor]
-WORST, BEST, CHANGED = 6, 3, 4
+WORST, BEST = 6, 3
+CHANGED = 4  # that are better and that are worse than in another run; then half of the above
 NO_FOLDER = "no image folder is named; --images FOLDER does it"
 
 
@@ -66,7 +67,7 @@ def draw_gallery(
     if not folder.is_dir():
         reason = f"there is no folder {folder} on this machine; --images FOLDER names another"
         return Gallery([], "", reason, [])
-    chosen = _chosen(judged, other)
+    chosen = _chosen(judged, other, names[1])
     ids = list(dict.fromkeys(image for images in chosen.values() for image in images))
     runs = [judged] if other is None else [judged, other]
     outcomes = [_outcomes(run, ids) for run in runs]
@@ -96,19 +97,20 @@ def draw_gallery(
     return Gallery(list(shots.items()), _lead(judged), "", notes[:3])
 
 
-def _chosen(judged: Judged, other: Judged | None) -> dict[str, list[Id]]:
-    """Titles with the ids of images."""
+def _chosen(judged: Judged, other: Judged | None, name: str) -> dict[str, list[Id]]:
+    """Titles with the ids of images; ``name`` is the other run's."""
     analysis = judged.analysis
     f1 = {x.image_id: x.f1 for x in analysis.images}
-    worst = [x for x in analysis.worst[:WORST] if f1[x] < 1]
-    best = [x for x in analysis.best[: BEST + WORST] if x not in worst][:BEST]
+    share = 1 if other is None else 2
+    worst = [x for x in analysis.worst[: WORST // share] if f1[x] < 1]
+    best = [x for x in analysis.best if x not in worst][: BEST // share]
     chosen = {}
     if other is not None:
         before = {x.image_id: x.f1 for x in other.analysis.images}
         change = {image: f1[image] - before[image] for image in f1 if image in before}
         order = sorted(change, key=lambda image: change[image])
-        chosen["Lost most"] = [x for x in order[:CHANGED] if change[x] < 0]
-        chosen["Gained most"] = [x for x in reversed(order[-CHANGED:]) if change[x] > 0]
+        chosen[f"Worse than {name}"] = [x for x in order[:CHANGED] if change[x] < 0]
+        chosen[f"Better than {name}"] = [x for x in order[: -CHANGED - 1 : -1] if change[x] > 0]
     return {**chosen, "The worst": worst, "The best": best}
 
 

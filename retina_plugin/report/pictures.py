@@ -24,7 +24,8 @@ from retina_plugin.evaluation.analysis.matching import View, match
 from retina_plugin.evaluation.analysis.results import Id
 
 HIT, FALSE, MISSED, IGNORED = "#3ddc84", "#ff6a33", "#ffd42a", "#b9bfc5"
-LONGEST, SHORTEST = 720, 380  # pixels of a picture's longer side: room for the boxes, not for bytes
+LONGEST = 640  # pixels of a picture's longer side: room for the boxes, not for bytes
+LINE = 2  # pixels
 QUALITY = 80
 LABEL_SIZE = 14  # pixels
 MOST_LABELS = 12  # more texts than that hide what they are about
@@ -158,15 +159,13 @@ def draw(image: Tensor, boxes: Boxes, title: str) -> Picture:
         boxes: in its pixels.
         title: what they are.
     """
-    scale = _scale(image)
-    small = scale < 1
-    if small:  # here, with antialiasing; enlarging is draw_boxes' part
-        image = resize(image, [round(image.shape[1] * scale), round(image.shape[2] * scale)])
-    xyxy = torch.from_numpy(boxes.xyxy * (scale if small else 1.0))
-    enlarged = 1.0 if small else float(scale)
-    picture = to_pil_image(draw_boxes(image, xyxy, boxes.colors, scale=enlarged))
+    scale = LONGEST / max(image.shape[1:])
+    size = [max(1, round(side * scale)) for side in image.shape[1:]]
+    image = resize(image, size, antialias=True)
+    xyxy = torch.from_numpy(boxes.xyxy * scale)
+    picture = to_pil_image(draw_boxes(image, xyxy, boxes.colors, width=LINE))
     if len(boxes.labels) <= MOST_LABELS:
-        for corner, label, color in zip(xyxy * enlarged, boxes.labels, boxes.colors, strict=True):
+        for corner, label, color in zip(xyxy, boxes.labels, boxes.colors, strict=True):
             _tag(picture, label, corner.tolist(), color)
     return encode(picture, title)
 
@@ -190,13 +189,6 @@ def encode(picture: Image.Image, title: str) -> Picture:
     picture.save(file, "JPEG", quality=QUALITY, optimize=True)
     data = base64.b64encode(file.getvalue()).decode()
     return Picture(title, f"data:image/jpeg;base64,{data}", *picture.size)
-
-
-def _scale(image: Tensor) -> float:
-    longest = max(image.shape[1:])
-    if longest > LONGEST:
-        return LONGEST / longest
-    return max(1, LONGEST // longest) if longest < SHORTEST else 1.0
 
 
 def _xyxy(box: np.ndarray) -> np.ndarray:
