@@ -17,7 +17,7 @@ from retina_plugin.evaluation.analysis.coco_numbers import (
     precision_over_recall,
     twelve_numbers,
 )
-from retina_plugin.evaluation.analysis.columns import Columns, read_columns
+from retina_plugin.evaluation.analysis.columns import Columns, class_names, read_columns
 from retina_plugin.evaluation.analysis.confusion import confusion_matrix
 from retina_plugin.evaluation.analysis.error_kinds import error_kinds
 from retina_plugin.evaluation.analysis.field_groups import field_groups
@@ -73,7 +73,7 @@ def analyse(
     _check_settings(iou_thresh, score_thresh, max_detections)
     columns = read_columns(truth, detections, max_detections=max_detections)
     fields = [field_groups(columns, name, ranges) for name in group_by]
-    names = [str(x.get("name", x["id"])) for x in columns.classes]
+    names = class_names(columns)
     matches = match(columns, area_views(columns), _thresholds(iou_thresh))
     t = matches.at(iou_thresh)
     every, counts = tallies(columns, matches, t)

@@ -35,10 +35,11 @@ def intervals(
     ]
     by_threshold = np.concatenate(parts)  # (B, T)
     samples = {"AP": by_threshold.mean(axis=1), "AP50": by_threshold[:, 0]}
-    return {name: _interval(x[~np.isnan(x)]) for name, x in samples.items()}
+    return {name: interval(x[~np.isnan(x)]) for name, x in samples.items()}
 
 
-def _interval(samples: np.ndarray) -> Interval:
+def interval(samples: np.ndarray) -> Interval:
+    """95 % of the samples."""
     low, high = np.quantile(samples, (0.025, 0.975))
     return Interval(low=float(low), high=float(high), samples=samples.tolist())
 

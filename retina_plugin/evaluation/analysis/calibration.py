@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retina_plugin.evaluation.analysis.results import Calibration, CalibrationBin
+from retina_plugin.evaluation.analysis.breakdowns import Calibration, CalibrationBin
 
 
 def calibrate(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> Calibration | None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retina_plugin.evaluation.analysis.breakdowns import Number
 from retina_plugin.evaluation.analysis.columns import Columns
 from retina_plugin.evaluation.analysis.matching import Matches, View
-from retina_plugin.evaluation.analysis.results import Number, PRCurve
+from retina_plugin.evaluation.analysis.results import PRCurve
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from retina_plugin.evaluation.analysis.results import Id
+from retina_plugin.evaluation.analysis.breakdowns import Id
 
 PARTS = ("images", "annotations", "categories")
 
@@ -25,7 +24,6 @@ class Objects:
         box: XYWH in pixels, (M, 4).
         area: square pixels, of the mask where the json has it.
         crowd: bool; a crowd is ignored, and a detection inside of it as well.
-        row: of the annotation in the json.
     """
 
     image: np.ndarray
@@ -33,7 +31,6 @@ class Objects:
     box: np.ndarray
     area: np.ndarray
     crowd: np.ndarray
-    row: np.ndarray
 
     def __len__(self) -> int:
         return len(self.image)
@@ -100,7 +97,7 @@ def read_columns(
 
     Raises:
         ValueError: a part or key is missing, an id stands twice, an annotation names an unknown
-            image or class, a box or score is no finite number.
+            image or class, a box, area or score is no finite number.
     """
     missing = [part for part in PARTS if not isinstance(truth.get(part), list)]
     if missing:
@@ -121,6 +118,22 @@ def read_columns(
     )
 
 
+def class_names(columns: Columns) -> list[str]:
+    """Names of the classes, with the id where several have the same one, or none."""
+    names = [str(x.get("name", "class")) for x in columns.classes]
+    times = Counter(names)
+    return [
+        name if times[name] == 1 and "name" in x else f"{name} (id {x['id']})"
+        for name, x in zip(names, columns.classes, strict=True)
+    ]
+
+
+def corners(box: np.ndarray) -> list[float]:
+    """XYWH -> XYXY."""
+    x, y, width, height = box.tolist()
+    return [x, y, x + width, y + height]
+
+
 def _by_id(rows: list[dict[str, Any]], part: str) -> tuple[list[dict[str, Any]], dict[Id, int]]:
     """The rows by their id, as COCO sorts them, and the row of each id."""
     if any("id" not in x for x in rows):
@@ -135,24 +148,26 @@ def _by_id(rows: list[dict[str, Any]], part: str) -> tuple[list[dict[str, Any]],
 def _objects(
     annotations: list[dict[str, Any]], image_row: dict[Id, int], label_row: dict[Id, int]
 ) -> Objects:
+    def name(i: int) -> str:
+        return f"ground truth, annotation {annotations[i].get('id', f'number {i}')!r}"
+
     for i, x in enumerate(annotations):
-        name = f"ground truth, annotation {x.get('id', f'number {i}')!r}"
         for key, known in (("image_id", image_row), ("category_id", label_row)):
             if x.get(key) not in known:
-                raise ValueError(f"{name}: {key} {x.get(key)!r} is not in the json")
-    box = _boxes(annotations, lambda i: f"ground truth, annotation {annotations[i].get('id')!r}")
-    area = [x.get("area") for x in annotations]
+                raise ValueError(f"{name(i)}: {key} {x.get(key)!r} is not in the json")
+    box = _boxes(annotations, name)
+    own = (box[:, 2] * box[:, 3]).tolist()
+    areas = [own[i] if x.get("area") is None else x["area"] for i, x in enumerate(annotations)]
+    area = _finite(areas, (len(areas),))
+    if area is None:
+        i = _first_bad(areas, ())
+        raise ValueError(f"{name(i)}: area should be a finite number, is {areas[i]!r}")
     return Objects(
         image=_integers(image_row[x["image_id"]] for x in annotations),
         label=_integers(label_row[x["category_id"]] for x in annotations),
         box=box,
-        area=np.array(
-            [w * h if a is None else a for a, (_, _, w, h) in zip(area, box, strict=True)]
-        )
-        if annotations
-        else np.zeros(0),
+        area=area,
         crowd=np.array([bool(x.get("iscrowd")) for x in annotations], dtype=bool),
-        row=np.arange(len(annotations)),
     )
 
 
@@ -207,30 +222,45 @@ def _name(found: Sequence[dict[str, Any]], i: int) -> str:
     return f"detection of image {found[i]['image_id']!r}, class {found[i]['category_id']!r}"
 
 
-def _boxes(rows: Sequence[dict[str, Any]], name: Any) -> np.ndarray:
+def _boxes(rows: Sequence[dict[str, Any]], name: Callable[[int], str]) -> np.ndarray:
     """XYWH, (n, 4)."""
-    for i, x in enumerate(rows):
-        box = x.get("bbox")
-        if not (isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_finite, box))):
-            raise ValueError(f"{name(i)}: bbox should be four finite numbers (XYWH), is {box!r}")
-    return np.array([x["bbox"] for x in rows], dtype=float).reshape(-1, 4)
+    boxes = [x.get("bbox") for x in rows]
+    array = _finite(boxes, (len(boxes), 4))
+    if array is None:
+        i = _first_bad(boxes, (4,))
+        raise ValueError(f"{name(i)}: bbox should be four finite numbers (XYWH), is {boxes[i]!r}")
+    return array
 
 
 def _scores(found: Sequence[dict[str, Any]]) -> np.ndarray:
-    for i, x in enumerate(found):
-        if not _is_finite(x["score"]):
-            raise ValueError(
-                f"{_name(found, i)}: score should be a finite number, is {x['score']!r}. A model "
-                "with NaN in its weights finds such: look at the losses of its training"
-            )
-    return np.array([x["score"] for x in found], dtype=float)
+    scores = [x["score"] for x in found]
+    array = _finite(scores, (len(scores),))
+    if array is None:
+        i = _first_bad(scores, ())
+        raise ValueError(
+            f"{_name(found, i)}: score should be a finite number, is {scores[i]!r}. A model "
+            "with NaN in its weights finds such: look at the losses of its training"
+        )
+    return array
 
 
-def _is_finite(x: Any) -> bool:
-    return isinstance(x, (int, float)) and math.isfinite(x)
+def _finite(values: list[Any], shape: tuple[int, ...]) -> np.ndarray | None:
+    """As an array of floats; None where they are no finite numbers of that shape."""
+    if not values:
+        return np.zeros(shape)
+    try:
+        array = np.array(values)
+    except ValueError:  # of different lengths
+        return None
+    is_number = array.dtype.kind in "fiu" and array.shape == shape
+    return array.astype(float) if is_number and np.isfinite(array).all() else None
 
 
-def _integers(values: Any) -> np.ndarray:
+def _first_bad(values: list[Any], shape: tuple[int, ...]) -> int:
+    return next(i for i, x in enumerate(values) if _finite([x], (1, *shape)) is None)
+
+
+def _integers(values: Iterable[int]) -> np.ndarray:
     return np.fromiter(values, dtype=np.int64)
 
 

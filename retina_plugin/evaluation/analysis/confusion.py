@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from retina_plugin.evaluation.analysis.breakdowns import BACKGROUND, ConfusionMatrix
 from retina_plugin.evaluation.analysis.columns import Columns
 from retina_plugin.evaluation.analysis.overlaps import overlaps_by_image
-from retina_plugin.evaluation.analysis.results import BACKGROUND, ConfusionMatrix
 from retina_plugin.evaluation.analysis.verdicts import Verdicts
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retina_plugin.evaluation.analysis.breakdowns import ErrorKind, Example
 from retina_plugin.evaluation.analysis.coco_numbers import mean, precision_of
-from retina_plugin.evaluation.analysis.columns import Columns
+from retina_plugin.evaluation.analysis.columns import Columns, corners
 from retina_plugin.evaluation.analysis.overlaps import overlaps_by_image
-from retina_plugin.evaluation.analysis.results import ErrorKind, Example
 from retina_plugin.evaluation.analysis.verdicts import Verdicts
 
 BACKGROUND_IOU = 0.1  # TIDE's: with less overlap a detection is of background
@@ -216,9 +216,3 @@ def _missed_example(columns: Columns, row: int, names: list[str]) -> Example:
         object_box=None,
         object_class_name=None,
     )
-
-
-def corners(box: np.ndarray) -> list[float]:
-    """XYWH -> XYXY."""
-    x, y, width, height = box.tolist()
-    return [x, y, x + width, y + height]

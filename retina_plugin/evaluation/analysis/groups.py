@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from retina_plugin.evaluation.analysis.breakdowns import Group, Grouping
 from retina_plugin.evaluation.analysis.coco_numbers import (
     IOU_THRESHOLDS,
     Precision,
@@ -13,7 +14,6 @@ from retina_plugin.evaluation.analysis.coco_numbers import (
 from retina_plugin.evaluation.analysis.columns import Columns
 from retina_plugin.evaluation.analysis.field_groups import FieldGroups
 from retina_plugin.evaluation.analysis.matching import Matches, View, match
-from retina_plugin.evaluation.analysis.results import Group, Grouping
 from retina_plugin.evaluation.analysis.shares import share, wilson
 from retina_plugin.evaluation.analysis.verdicts import judge
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from retina_plugin.evaluation.analysis.breakdowns import Id, ImageResult
 from retina_plugin.evaluation.analysis.columns import Columns
-from retina_plugin.evaluation.analysis.results import Id, ImageResult
 from retina_plugin.evaluation.analysis.verdicts import Verdicts
 
 

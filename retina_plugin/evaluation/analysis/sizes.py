@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from retina_plugin.evaluation.analysis.breakdowns import Number, SizeBin
 from retina_plugin.evaluation.analysis.coco_numbers import AREAS
 from retina_plugin.evaluation.analysis.columns import Columns
-from retina_plugin.evaluation.analysis.results import Number, SizeBin
 from retina_plugin.evaluation.analysis.shares import share, wilson
 from retina_plugin.evaluation.analysis.verdicts import Verdicts
 
