@@ -68,6 +68,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       CUDA, float16, and bfloat16 on the CPU.
     * ``FLUSH_DENORMAL``: take numbers too small for the CPU's fast path as 0.
     * ``TEST.OPTIMIZE`` and ``TEST.COMPILE``: evaluate through ``optimize_for_inference``.
+    * ``REPORT``: write ``OUTPUT_DIR/report.html`` at the end of a training; ``TEST.GROUP_FIELDS``:
+      fields of the test json's images or annotations by which it breaks down the numbers.
     * ``TEST.COCO_EVAL``: who computes COCO's numbers, see ``evaluation/coco_evaluator.py``.
 
     Returns:
@@ -108,6 +110,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     _add(cfg, "SOLVER", CfgNode(solver))
     _add(cfg, "TEST", CfgNode({"OPTIMIZE": True, "COMPILE": False, "COCO_EVAL": "auto"}))
     _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True}))
+    _add(cfg, "", CfgNode({"REPORT": True, "TEST": CfgNode({"GROUP_FIELDS": []})}))
     return cfg
 
 

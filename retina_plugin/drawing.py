@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -20,6 +21,10 @@ GROUND_TRUTH, IGNORED, PREDICTION = "lime", "silver", "orange"
 _GAP = 6
 _LABEL_SIZE = 16  # pixels
 _PICTURE_BOXES = 20
+_LINES_PER_SIDE = 500  # how many lines' widths the longer side has
+_TAGS_PER_SIDE = 45
+_SMALLEST_TAG = 10  # pixels
+_FIRST_HUE, _GOLDEN_SECTION = 0.1, 0.618034  # orange is the first
 TRAINING_PICTURE = f"ground truth | {_PICTURE_BOXES} best predictions"
 
 
@@ -40,7 +45,7 @@ def draw_boxes(
         colors: one for all, or one a box.
         labels: a text in each box's upper left corner.
         scale: of the picture.
-        width: of the lines, in the picture's pixels; None: as ``scale``.
+        width: of the lines, in its pixels; by default the scale.
 
     Returns:
         ``(3, scale * H, scale * W)`` uint8.
@@ -68,6 +73,77 @@ def _write(
         at = (box[0] + 3, box[1] + 1)
         draw.text(at, label, color, font=font, stroke_width=2, stroke_fill="black")
     return pil_to_tensor(picture)
+
+
+def draw_detections(
+    image: Tensor,
+    boxes: Tensor,
+    classes: Sequence[int],
+    labels: Sequence[str],
+    *,
+    scale: float = 1.0,
+) -> Tensor:
+    """The image with boxes in their classes' colours and tags on them, lines as it is large.
+
+    Args:
+        image: ``(3, H, W)`` uint8 RGB.
+        boxes: ``(M, 4)`` in the image's pixels, the surest first: those lie above the others.
+        classes: 0 to K - 1, one a box.
+        labels: a text each.
+        scale: of the picture.
+
+    Returns:
+        ``(3, scale * H, scale * W)`` uint8.
+    """
+    order = [i for i in range(len(labels)) if (boxes[i, 2:] > boxes[i, :2]).all()][::-1]
+    colors = [class_color(classes[i]) for i in order]
+    boxes, longest = boxes[order], scale * max(image.shape[1:])
+    width = max(2, round(longest / _LINES_PER_SIDE))
+    drawn = draw_boxes(image, boxes, colors, scale=scale, width=width)
+    return tag(drawn, boxes * scale, [labels[i] for i in order], colors, width)
+
+
+def class_color(index: int) -> str:
+    """A bright colour, the same for a class in every picture, neighbours far apart: ``#rrggbb``."""
+    hue = (_FIRST_HUE + index * _GOLDEN_SECTION) % 1
+    return "#" + "".join(f"{round(255 * x):02x}" for x in hsv_to_rgb(hue, 0.85, 1.0))
+
+
+def tag(
+    image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[str], width: int
+) -> Tensor:
+    """The labels on a ground of the boxes' colours, above their upper edges where there is room.
+
+    Args:
+        image: ``(3, H, W)`` uint8 RGB.
+        boxes: ``(M, 4)`` in its pixels.
+        labels, colors: one a box.
+        width: of the boxes' lines.
+    """
+    if not len(boxes):
+        return image
+    picture = to_pil_image(image)
+    draw = ImageDraw.Draw(picture)
+    size = max(_SMALLEST_TAG, round(max(picture.size) / _TAGS_PER_SIDE))
+    room = float((boxes[:, 2] - boxes[:, 0]).median())
+    font = ImageFont.load_default(size=size)
+    needed = max(draw.textlength(label, font=font) for label in labels)
+    # of many small objects a tag shall not hide the neighbours
+    font = ImageFont.load_default(size=max(_SMALLEST_TAG, min(size, size * room / needed)))
+    top, bottom = font.getbbox("0Ag")[1::2]
+    for label, box, color in zip(labels, boxes.tolist(), colors, strict=True):
+        length, height = draw.textlength(label, font=font) + width + 2, bottom - top + 3
+        x = min(max(0, box[0]), max(0, picture.width - length))
+        y = box[1] - height if box[1] >= height else box[1]
+        draw.rectangle((x, y, x + length, y + height), fill=color)
+        draw.text((x + width / 2 + 1, y + 1 - top), label, _on(color), font=font)
+    return pil_to_tensor(picture)
+
+
+def _on(color: str) -> str:
+    """Black or white, whichever is legible on the colour."""
+    red, green, blue = ImageColor.getrgb(color)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
 
 
 def beside(images: Sequence[Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.data.train_loader import build_train_loader, start_at
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.engine.end_report import report_run
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.tiled_inference import counted_detections, tile_inference
@@ -82,9 +83,13 @@ class RetinaTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def train(self) -> dict[str, Any]:
-        """Train; returns the last evaluation's results, on workers other than the first empty."""
+        """Train; returns the last evaluation's results, on workers other than the first empty.
+
+        At the end there is a page about the run, with ``REPORT``.
+        """
         start_at(self._trainer.data_loader, self.start_iter)
         super().train()
+        report_run(self.cfg)
         return getattr(self, "_last_eval_results", {})
 
     def build_hooks(self) -> list[HookBase]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from retina_plugin.evaluation.analysis.breakdowns import Calibration, Number
 from retina_plugin.evaluation.analysis.results import (
     Analysis,
-    Calibration,
     ClassResult,
-    Number,
     PRCurve,
     ThresholdCurve,
 )
@@ -111,7 +110,12 @@ def _precision_over_recall(
 def _over_threshold(analysis: Analysis, shown: Sequence[ClassResult]) -> Chart:
     curve, best = analysis.overall.thresholds_micro, analysis.overall.micro
     lines = [
-        Line(_over(x.thresholds, x.thresholds.f1), f"F1 of {x.name}", _thin(shown), str(x.category_id))
+        Line(
+            _over(x.thresholds, x.thresholds.f1),
+            f"F1 of {x.name}",
+            _thin(shown),
+            str(x.category_id),
+        )
         for x in shown
         if x.thresholds is not None
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from retina_plugin.evaluation.analysis.results import ConfusionMatrix
+from retina_plugin.evaluation.analysis.breakdowns import ConfusionMatrix
 from retina_plugin.report.svg import heat_map
 
 MOST_ROWS = 16  # of a table that is still read at a glance

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from retina_plugin.evaluation.analysis.results import Id, ImageResult
-from retina_plugin.report.pictures import Outcome, Picture, draw, outcomes_of
+from retina_plugin.evaluation.analysis.breakdowns import Id, ImageResult
+from retina_plugin.evaluation.analysis.comparison import Comparison
+from retina_plugin.evaluation.analysis.marks import MarkedBox, mark_boxes
+from retina_plugin.report.pictures import Picture, draw
 from retina_plugin.report.set_page import Judged
 
 Read = Callable[[Path], Tensor]
 WORST, BEST = 6, 3
+MOST_NOTES = 3
 CHANGED = 4  # that are better and that are worse than in another run; then half of the above
 NO_FOLDER = "no image folder is named; --images FOLDER does it"
 
@@ -50,6 +53,7 @@ def draw_gallery(
     read: Read,
     most_bytes: int,
     other: Judged | None = None,
+    comparison: Comparison | None = None,
     names: tuple[str, str] = ("", ""),
 ) -> Gallery:
     """Draw the images that say most.
@@ -59,6 +63,7 @@ def draw_gallery(
         read: gives an image as ``(3, H, W)`` uint8 RGB.
         most_bytes: of all pictures; when it is used up, the rest is left out.
         other: what another run found on it.
+        comparison: of the two.
         names: of the two runs.
     """
     folder = judged.source.images
@@ -67,10 +72,10 @@ def draw_gallery(
     if not folder.is_dir():
         reason = f"there is no folder {folder} on this machine; --images FOLDER names another"
         return Gallery([], "", reason, [])
-    chosen = _chosen(judged, other, names[1])
+    chosen = _chosen(judged, comparison, names[1])
     ids = list(dict.fromkeys(image for images in chosen.values() for image in images))
     runs = [judged] if other is None else [judged, other]
-    outcomes = [_outcomes(run, ids) for run in runs]
+    marks = [_marks(run, ids) for run in runs]
     results = [{x.image_id: x for x in run.analysis.images} for run in runs]
     files = {x["id"]: str(x.get("file_name", "")) for x in judged.truth["images"]}
     groups: dict[str, list[Shot]] = {title: [] for title in chosen}
@@ -87,30 +92,29 @@ def draw_gallery(
         shot = Shot(
             name=files[image],
             text=_text([result[image] for result in results], names),
-            views=_views(pixels, [outcome[image] for outcome in outcomes], names),
+            views=_views(pixels, [mark[image] for mark in marks], names, _is_of_many(judged)),
         )
         groups[title].append(shot)
         left -= sum(len(view.data) for view in shot.views)
     shots = {title: images for title, images in groups.items() if images}
     if not shots:
-        return Gallery([], "", f"none of the images in {folder} could be read", notes[:3])
-    return Gallery(list(shots.items()), _lead(judged), "", notes[:3])
+        reason = f"none of the images could be read in {folder}" if notes else "there are no images"
+        return Gallery([], "", reason, notes[:MOST_NOTES])
+    return Gallery(list(shots.items()), _lead(judged), "", notes[:MOST_NOTES])
 
 
-def _chosen(judged: Judged, other: Judged | None, name: str) -> dict[str, list[Id]]:
+def _chosen(judged: Judged, comparison: Comparison | None, name: str) -> dict[str, list[Id]]:
     """Titles with the ids of images; ``name`` is the other run's."""
     analysis = judged.analysis
     f1 = {x.image_id: x.f1 for x in analysis.images}
-    share = 1 if other is None else 2
+    share = 1 if comparison is None else 2
     worst = [x for x in analysis.worst[: WORST // share] if f1[x] < 1]
     best = [x for x in analysis.best if x not in worst][: BEST // share]
     chosen = {}
-    if other is not None:
-        before = {x.image_id: x.f1 for x in other.analysis.images}
-        change = {image: f1[image] - before[image] for image in f1 if image in before}
-        order = sorted(change, key=lambda image: change[image])
-        chosen[f"Worse than {name}"] = [x for x in order[:CHANGED] if change[x] < 0]
-        chosen[f"Better than {name}"] = [x for x in order[: -CHANGED - 1 : -1] if change[x] > 0]
+    if comparison is not None:
+        worse, better = comparison.worse[:CHANGED], comparison.better[:CHANGED]
+        chosen[f"Worse than {name}"] = [x.value.image_id for x in worse]
+        chosen[f"Better than {name}"] = [x.value.image_id for x in better]
     return {**chosen, "The worst": worst, "The best": best}
 
 
@@ -125,9 +129,9 @@ def _in_turn(chosen: dict[str, list[Id]]) -> list[tuple[str, Id]]:
     ]
 
 
-def _outcomes(run: Judged, ids: Sequence[Id]) -> dict[Id, Outcome]:
+def _marks(run: Judged, ids: Sequence[Id]) -> dict[Id, list[MarkedBox]]:
     settings = run.analysis.settings
-    return outcomes_of(
+    return mark_boxes(
         run.truth,
         run.found,
         ids,
@@ -137,15 +141,30 @@ def _outcomes(run: Judged, ids: Sequence[Id]) -> dict[Id, Outcome]:
     )
 
 
-def _views(pixels: Tensor, outcomes: Sequence[Outcome], names: tuple[str, str]) -> list[Picture]:
-    first, *others = outcomes
-    views = [
-        draw(
-            pixels, first.objects, "objects" if not others else f"objects, as {names[0]} found them"
+def _is_of_many(judged: Judged) -> bool:
+    """Whether a box must say what it is."""
+    return len(judged.analysis.classes) > 1
+
+
+def _views(
+    pixels: Tensor, marks: Sequence[list[MarkedBox]], names: tuple[str, str], named: bool
+) -> list[Picture]:
+    """The objects, as the first run found them, and the detections of each run."""
+    alone = len(marks) == 1
+    objects = [x for x in marks[0] if x.score is None]
+    title = "objects" if alone else f"objects, as {names[0]} found them"
+    return [
+        draw(pixels, objects, title, named=named),
+        *(
+            draw(
+                pixels,
+                [x for x in boxes if x.score is not None],
+                "detections" if alone else name,
+                named=named,
+            )
+            for boxes, name in zip(marks, names, strict=False)
         ),
-        draw(pixels, first.detections, "detections" if not others else names[0]),
     ]
-    return [*views, *(draw(pixels, x.detections, names[1]) for x in others)]
 
 
 def _text(results: Sequence[ImageResult], names: tuple[str, str]) -> str:
@@ -161,7 +180,5 @@ def _text(results: Sequence[ImageResult], names: tuple[str, str]) -> str:
 
 def _lead(judged: Judged) -> str:
     score = judged.analysis.settings.score_thresh
-    return (
-        f"Objects on the left, detections with a score of {score:.2f} or more on the right. "
-        "Images are ranked by F1, the worst by their mistakes as well."
-    )
+    kept = "no detection was kept" if score is None else f"detections from a score of {score:.2f}"
+    return f"Objects on the left, {kept} on the right. Images are ranked by F1, then by mistakes."

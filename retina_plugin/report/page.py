@@ -15,7 +15,13 @@ from retina_plugin.report.pictures import reader_of
 from retina_plugin.report.render import render, write_page
 from retina_plugin.report.run_folder import RunFolder, read_run
 from retina_plugin.report.set_page import Judged, SetPage, judge, view_set
-from retina_plugin.report.settings import as_yaml, changed_settings, different_settings
+from retina_plugin.report.settings import (
+    as_yaml,
+    changed_settings,
+    different_settings,
+    leaves,
+    one_line,
+)
 from retina_plugin.version import __version__
 
 PAGE = "report.html"
@@ -84,6 +90,7 @@ def write_report(
         changed=changed_settings(run.config),
         different=different_settings(run.config, other.config) if other else [],
         config_text=as_yaml(run.config),
+        environment=[(key, one_line(value)) for key, value in leaves(run.environment)],
     )
     return write_page(Path(output) if output else run.path / PAGE, page)
 
@@ -112,7 +119,12 @@ def _set_page(
     page = view_set(judged, anchor=anchor, other=twin, other_name=names[1])
     say(f"{one.name}: drawing images")
     gallery = draw_gallery(
-        judged, read=reader_of(run.config), most_bytes=most_bytes, other=twin, names=names
+        judged,
+        read=reader_of(run.config),
+        most_bytes=most_bytes,
+        other=twin,
+        comparison=page.comparison,
+        names=names,
     )
     page.pictures, page.pictures_lead = gallery.groups, gallery.lead
     page.no_pictures = gallery.reason
@@ -146,8 +158,8 @@ def _facts(run: RunFolder, pages: Sequence[SetPage]) -> list[tuple[str, str]]:
         found.append(("training time", run.duration))
     if seed := run.config.get("SEED", -1) if run.config else -1:
         found += [("seed", str(seed))] if seed >= 0 else []
-    if "commit" in run.environment:
-        found.append(("commit", run.environment["commit"]))
+    if isinstance(commit := run.environment.get("commit"), str):
+        found.append(("commit", commit))
     if len(pages) == 1:
         found.append(("data set", pages[0].name))
     found.append(("folder", str(run.path)))

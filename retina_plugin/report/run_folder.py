@@ -29,7 +29,8 @@ class RunFolder:
         path: the folder.
         config: all keys, nested; empty without ``config.yaml``.
         metrics: ``metric -> [(step, value), ...]``; empty without ``metrics.json``.
-        environment: what the run depended on; empty where it is unknown.
+        environment: content of ``environment.json``, see ``engine/run_folder.py``; empty where it
+            is not there.
         detections: data set -> its file of detections in COCO's result format.
         finished: when the run wrote its last numbers.
         duration: of the training, as the log says it; "" if it does not.
@@ -39,7 +40,7 @@ class RunFolder:
     path: Path
     config: dict[str, Any]
     metrics: Series
-    environment: dict[str, str]
+    environment: dict[str, Any]
     detections: dict[str, Path]
     finished: datetime | None
     duration: str
@@ -118,14 +119,9 @@ def _read_metrics(file: Path, notes: list[str]) -> Series:
     return {}
 
 
-def _environment(path: Path) -> dict[str, str]:
+def _environment(path: Path) -> dict[str, Any]:
     """As the run wrote it; a missing or odd file is no reason to have no report."""
-    content = _read(path / ENVIRONMENT, json.loads, [], "")
-    return {str(key): _one_line(value) for key, value in (content or {}).items()}
-
-
-def _one_line(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return _read(path / ENVIRONMENT, json.loads, [], "") or {}
 
 
 def _finished(files: list[Path]) -> datetime | None:

@@ -12,16 +12,16 @@ from typing import Any
 from markupsafe import Markup
 
 from retina_plugin.evaluation.analysis import analyse
-from retina_plugin.evaluation.analysis.image_results import worst_images
-from retina_plugin.evaluation.analysis.results import (
-    Analysis,
-    ClassResult,
+from retina_plugin.evaluation.analysis.breakdowns import (
     ErrorKind,
     Id,
     ImageResult,
     Number,
     SizeBin,
 )
+from retina_plugin.evaluation.analysis.comparison import Comparison, compare
+from retina_plugin.evaluation.analysis.image_results import worst_images
+from retina_plugin.evaluation.analysis.results import Analysis, ClassResult, Interval
 from retina_plugin.report.charts import Curves, precision_recall, reliability
 from retina_plugin.report.confusion import ConfusionView, view_confusion
 from retina_plugin.report.evaluated_sets import EvaluatedSet
@@ -84,7 +84,6 @@ class ErrorBar:
     style: str
     percent: float
     dAP: Number
-    delta: Number
     count: int
 
 
@@ -102,7 +101,7 @@ class SetPage:
     Attributes:
         anchor: what links lead to.
         analysis: its numbers.
-        other: of the run that it is compared with, on the same set.
+        comparison: with another run, on the same set.
         notes: what the reader must know.
         pictures: titles, and images drawn.
         pictures_lead: what is drawn.
@@ -112,7 +111,7 @@ class SetPage:
     anchor: str
     name: str
     analysis: Analysis
-    other: Analysis | None
+    comparison: Comparison | None
     curves: Curves | None
     confusion: ConfusionView
     errors: list[ErrorBar]
@@ -125,7 +124,7 @@ class SetPage:
     @property
     def compared(self) -> bool:
         """Whether there is another run's analysis."""
-        return self.other is not None
+        return self.comparison is not None
 
     @property
     def tiles(self) -> list[tuple[str, str]]:
@@ -177,58 +176,71 @@ class SetPage:
 
     def delta(self, metric: str) -> Number:
         """How much better than the other run by one of COCO's twelve."""
-        if self.other is None:
-            return None
-        return difference(self.analysis.coco.get(metric), self.other.coco.get(metric))
+        return self._changes.get(metric)
 
     @property
     def f1_delta(self) -> Number:
         """How much better than the other run by the best F1."""
-        if self.other is None:
-            return None
-        return difference(self.analysis.overall.micro.f1, self.other.overall.micro.f1)
+        return self._changes.get("f1")
+
+    @property
+    def delta_interval(self) -> Interval | None:
+        """Of the change of AP, where the data allow one."""
+        return self.comparison.intervals.get("AP") if self.comparison else None
 
     def class_delta(self, of: ClassResult, metric: str) -> Number:
         """How much better a class is than in the other run."""
-        if self.other is None:
-            return None
-        twin = self._other_classes.get(of.category_id)
-        return difference(getattr(of, metric), getattr(twin, metric, None))
+        return self._class_changes.get(of.name, {}).get(metric)
+
+    def error_delta(self, kind: str) -> Number:
+        """How much more AP the kind of error costs than in the other run."""
+        rows = self.comparison.errors if self.comparison else []
+        return next((x.change for row in rows if row.name == kind for x in row.numbers[1:]), None)
 
     def image_delta(self, of: ImageResult) -> Number:
         """How much better an image's F1 is than in the other run."""
-        if self.other is None:
-            return None
-        twin = self._other_images.get(of.image_id)
-        return difference(of.f1, twin.f1 if twin else None)
+        return self._image_changes.get(of.image_id)
 
     @cached_property
     def _images(self) -> dict[Id, ImageResult]:
         return {x.image_id: x for x in self.analysis.images}
 
     @cached_property
-    def _other_images(self) -> dict[Id, ImageResult]:
-        return {x.image_id: x for x in self.other.images} if self.other else {}
+    def _changes(self) -> dict[str, Number]:
+        if self.comparison is None:
+            return {}
+        return {x.name: x.change for x in (*self.comparison.coco, *self.comparison.overall)}
 
     @cached_property
-    def _other_classes(self) -> dict[Id, ClassResult]:
-        return {x.category_id: x for x in self.other.classes} if self.other else {}
+    def _class_changes(self) -> dict[str, dict[str, Number]]:
+        rows = self.comparison.classes if self.comparison else []
+        return {row.name: {x.name: x.change for x in row.numbers} for row in rows}
+
+    @cached_property
+    def _image_changes(self) -> dict[Id, float]:
+        if self.comparison is None:
+            return {}
+        changed = [*self.comparison.better, *self.comparison.worse]
+        same = dict.fromkeys(self._images, 0.0)
+        return same | {x.value.image_id: x.change for x in changed}
 
 
 def view_set(judged: Judged, *, anchor: str, other: Judged | None, other_name: str) -> SetPage:
     """The charts and tables of a set; without its pictures."""
     analysis = judged.analysis
     against = other.analysis if other else None
+    every = len(analysis.images)
+    comparison = compare(analysis, against, images=every) if against is not None else None
     calibration = analysis.calibration
     return SetPage(
         anchor=anchor,
         name=judged.source.name,
         analysis=analysis,
-        other=against,
+        comparison=comparison,
         curves=precision_recall(analysis, against, other_name),
         confusion=view_confusion(analysis.confusion),
-        errors=_errors(analysis.errors, against.errors if against else []),
-        notes=list(analysis.notes),
+        errors=_errors(analysis.errors),
+        notes=[*analysis.notes, *(comparison.notes if comparison else [])],
         calibration=(
             ReliabilityView(reliability(calibration))
             if calibration is not None and calibration.detections
@@ -237,14 +249,8 @@ def view_set(judged: Judged, *, anchor: str, other: Judged | None, other_name: s
     )
 
 
-def difference(own: Number, other: Number) -> Number:
-    """``own`` over ``other``; None where one of them is undefined."""
-    return None if own is None or other is None else own - other
-
-
-def _errors(kinds: Sequence[ErrorKind], others: Sequence[ErrorKind]) -> list[ErrorBar]:
+def _errors(kinds: Sequence[ErrorKind]) -> list[ErrorBar]:
     most = max((x.dAP or 0.0 for x in kinds), default=0.0) or 1.0
-    other = {x.kind: x.dAP for x in others}
     return [
         ErrorBar(
             kind=x.kind,
@@ -252,7 +258,6 @@ def _errors(kinds: Sequence[ErrorKind], others: Sequence[ErrorKind]) -> list[Err
             style="c4" if x.kind == "missed" else "c2" if x.kind == "background" else "",
             percent=round(100 * (x.dAP or 0.0) / most, 1),
             dAP=x.dAP,
-            delta=difference(x.dAP, other.get(x.kind)),
             count=x.count_at_threshold,
         )
         for x in kinds

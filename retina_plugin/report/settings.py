@@ -24,7 +24,7 @@ def changed_settings(config: dict[str, Any]) -> list[Setting]:
     """The keys of a run's ``config.yaml`` that are not as the defaults say, sorted."""
     defaults = _defaults()
     return [
-        Setting(key, _text(value), _text(defaults[key]) if key in defaults else None)
+        Setting(key, one_line(value), one_line(defaults[key]) if key in defaults else None)
         for key, value in sorted(leaves(config))
         if key not in defaults or value != defaults[key]
     ]
@@ -36,8 +36,8 @@ def different_settings(config: dict[str, Any], other: dict[str, Any]) -> list[Se
     return [
         Setting(
             key,
-            _text(own[key]) if key in own else "(not there)",
-            _text(others[key]) if key in others else None,
+            one_line(own[key]) if key in own else "(not there)",
+            one_line(others[key]) if key in others else None,
         )
         for key in sorted({**own, **others})
         if key not in own or key not in others or own[key] != others[key]
@@ -67,6 +67,7 @@ def _defaults() -> dict[str, Any]:
     return dict(leaves(yaml.safe_load(cfg.dump())))
 
 
-def _text(value: Any) -> str:
+def one_line(value: Any) -> str:
+    """A value as yaml has it."""
     text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
     return text.removesuffix("\n...").strip()
