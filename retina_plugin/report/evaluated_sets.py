@@ -75,9 +75,19 @@ def find_sets(
             continue
         one = EvaluatedSet(name=name, detections=run.detections[name])
         if name in known:
-            one = replace(one, json=known[name].json, images=known[name].images)
+            place = known[name]
+            one = replace(one, json=_seen(place.json, run), images=_seen(place.images, run))
         found.append(one)
     return found
+
+
+def _seen(path: Path, run: RunFolder) -> Path:
+    """The path as the run saw it: relative to where it was started, if it is not here."""
+    started_in = run.environment.get("folder")
+    if path.exists() or not isinstance(started_in, str):
+        return path
+    moved = Path(started_in) / path
+    return moved if moved.exists() else path
 
 
 def _registered(name: str) -> SplitPaths | None:

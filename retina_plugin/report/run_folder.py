@@ -53,9 +53,9 @@ class RunFolder:
 
     @property
     def steps(self) -> int | None:
-        """Steps that were trained; None where no metrics say so."""
-        last = [points[-1][0] for points in self.metrics.values() if points]
-        return max(last) + 1 if last else None
+        """Steps that were trained, as far as the metrics tell; None where they do not."""
+        points = self.metrics.get("total_loss") or self.metrics.get("lr")
+        return points[-1][0] + 1 if points else None
 
 
 def read_run(path: Path) -> RunFolder:
