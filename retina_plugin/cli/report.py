@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.setup import import_extension, user_errors
+from retina_plugin.evaluation.analysis.comparison import Comparison, compare
+from retina_plugin.evaluation.analysis.results import Analysis
+from retina_plugin.evaluation.analysis.text import as_text, comparison_text
 from retina_plugin.report.evaluated_sets import EvaluatedSet, find_sets
-from retina_plugin.report.page import PAGE, Say, group_fields, write_report
+from retina_plugin.report.page import PAGE, Say, group_fields, twin_of, write_report
 from retina_plugin.report.run_folder import RunFolder, read_run
 from retina_plugin.report.set_page import judge
 
@@ -47,7 +51,8 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     help="Detections that count where a threshold is needed.  [default: the best for F1]",
 )
 @click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers instead; no page.")
+@click.option("--text", "form", flag_value="text", help="Print one screen of numbers; no page.")
+@click.option("--json", "form", flag_value="json", help="Print all numbers as json; no page.")
 def command(
     run: Path,
     against: Path | None,
@@ -58,7 +63,7 @@ def command(
     group_by: tuple[str, ...],
     score_thresh: float | None,
     extensions: tuple[str, ...],
-    as_json: bool,
+    form: str | None,
 ) -> None:
     """Write one self-contained HTML page about RUN, the OUTPUT_DIR of a training.
 
@@ -68,7 +73,11 @@ def command(
         retina report output/tuned --against output/crowns --out tuned.html
         retina report output/crowns --group-by site --score-thresh 0.5
         retina report run --dataset val --json-gt moved/val.json --images moved/val
+        retina report output/crowns --text
         retina report output/crowns --json | jq .crowns_val.coco
+
+    --json gives for each data set the numbers of retina_plugin.evaluation.analysis.analyse, with
+    --against those of its compare.
 
     What is missing in RUN, or on this machine, is missing on the page, which says so.
 
@@ -85,8 +94,10 @@ def command(
         folder = read_run(run)
         sets = _moved(find_sets(folder, names=names), json_gt, images)
         fields = group_by or group_fields(folder)
-        if as_json:
-            click.echo(_numbers(sets, fields, score_thresh))
+        options = {"group_by": fields, "score_thresh": score_thresh}
+        if form is not None:
+            other = read_run(against) if against else None
+            click.echo(_printed(form, sets, other, options))
             return
         with _progress(sets, against is not None) as say:
             page = write_report(
@@ -94,9 +105,8 @@ def command(
                 out,
                 sets=sets,
                 against=against,
-                group_by=fields,
-                score_thresh=score_thresh,
                 say=say,
+                **options,
             )
     _say_what_is_missing(folder, sets)
     click.echo(f"{page}  {page.stat().st_size / 1e6:.1f} MB")
@@ -120,16 +130,30 @@ def _moved(
     return [replace(one, json=json_gt or one.json, images=images or one.images)]
 
 
-def _numbers(sets: list[EvaluatedSet], fields: tuple[str, ...], score_thresh: float | None) -> str:
-    """Data set -> its analysis, as json."""
+def _printed(
+    form: str, sets: list[EvaluatedSet], other: RunFolder | None, options: dict[str, Any]
+) -> str:
+    """The numbers of each data set; over another run, where there is one."""
+    if not sets:
+        raise ValueError("the run has no detections: nothing to count")
     for one in sets:
         problem = one.problem()
         if problem is not None:
             raise ValueError(problem)
-    if not sets:
-        raise ValueError("the run has no detections: nothing to count")
-    options = {"group_by": fields, "score_thresh": score_thresh}
-    return json.dumps({one.name: judge(one, **options).analysis.to_dict() for one in sets})
+    found: dict[str, Analysis | Comparison] = {}
+    for one in sets:
+        found[one.name] = analysis = judge(one, **options).analysis
+        if other is not None:
+            twin, note = twin_of(one, other, **options)
+            if twin is None:
+                raise ValueError(note)
+            found[one.name] = compare(analysis, twin.analysis)
+    if form == "json":
+        return json.dumps({name: x.to_dict() for name, x in found.items()})
+    return "\n\n".join(
+        f"{name}\n{comparison_text(x) if isinstance(x, Comparison) else as_text(x)}"
+        for name, x in found.items()
+    )
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def _set_page(
     twin, note = None, ""
     if other is not None:
         say(f"{one.name}: analysing what {other.name} detected")
-        twin, note = _twin(one, other, options)
+        twin, note = twin_of(one, other, **options)
     names = (run.name, other.name if other else "")
     page = view_set(judged, anchor=anchor, other=twin, other_name=names[1])
     say(f"{one.name}: drawing images")
@@ -132,10 +132,8 @@ def _set_page(
     return page
 
 
-def _twin(
-    one: EvaluatedSet, other: RunFolder, options: dict[str, Any]
-) -> tuple[Judged | None, str]:
-    """The same set as the other run saw it, or why there is none."""
+def twin_of(one: EvaluatedSet, other: RunFolder, **options: Any) -> tuple[Judged | None, str]:
+    """The same set as another run saw it, or why there is none; ``options`` are ``analyse``'s."""
     detections = other.detections.get(one.name)
     if detections is None:
         return None, f"{other.name} was not evaluated on '{one.name}': nothing to compare with"

@@ -34,7 +34,7 @@ def analysis_of(run, **options):
 
 
 def rows_of(page, name):
-    (row,) = re.findall(rf'<tr>\n<td class="name">{name}</td>.*?</tr>', page.html, re.DOTALL)
+    (row,) = re.findall(rf'<tr>\n?<td class="name">{name}</td>.*?</tr>', page.html, re.DOTALL)
     return re.sub(r"<[^>]+>", " ", row).split()
 
 
