@@ -17,6 +17,7 @@ from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from torch import nn
 
+from retina_plugin.data.coco_places import record_place
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.data.train_loader import build_train_loader, start_at
 from retina_plugin.engine.accumulation import micro_batch_size
@@ -152,6 +153,8 @@ class RetinaTrainer(DefaultTrainer):
         image has more objects than that, it counts ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
         """
         output_dir = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        if comm.is_main_process():
+            record_place(output_dir, dataset_name)  # for the report
         coco_eval = cfg.TEST.get("COCO_EVAL", "auto")
         return build_evaluator(
             dataset_name, output_dir, coco_eval=coco_eval, max_detections=counted_detections(cfg)

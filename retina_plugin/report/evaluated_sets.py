@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import MetadataCatalog
-
 from retina_plugin.data.coco_json import SplitPaths
-from retina_plugin.data.coco_places import declared_places, located
+from retina_plugin.data.coco_places import (
+    declared_places,
+    recorded_place,
+    registered_place,
+)
 from retina_plugin.report.run_folder import RunFolder
 
 HOW = "name its files: --dataset NAME --json-gt FILE --images FOLDER"
@@ -51,7 +53,8 @@ def find_sets(
 
     Args:
         run: the folder.
-        places: where data sets lie, if not where the config or Detectron2's catalog says.
+        places: where data sets lie, if not where the config, the results' own record or
+            Detectron2's catalog says.
         names: only these.
 
     Raises:
@@ -65,36 +68,34 @@ def find_sets(
         )
     datasets: dict[str, Any] = run.config.get("DATASETS") or {}
     declared = declared_places((datasets.get("COCO") or {}).get("TEST") or {})
-    known = {name: place for name in run.detections if (place := _registered(name)) is not None}
-    known |= declared
-    known |= places or {}
     order = [*(datasets.get("TEST") or []), *run.detections]
     found = []
     for name in dict.fromkeys(name for name in order if name in run.detections):
         if names and name not in names:
             continue
-        one = EvaluatedSet(name=name, detections=run.detections[name])
-        if name in known:
-            place = known[name]
-            one = replace(one, json=_seen(place.json, run), images=_seen(place.images, run))
-        found.append(one)
+        detections = run.detections[name]
+        possible = [
+            (places or {}).get(name),
+            declared.get(name),
+            recorded_place(detections.parent),
+            registered_place(name),
+        ]
+        place = _first_there([_seen(place, run) for place in possible if place is not None])
+        found.append(EvaluatedSet(name=name, detections=detections, **place))
     return found
 
 
-def _seen(path: Path, run: RunFolder) -> Path:
-    """The path as the run saw it: relative to where it was started, if it is not here."""
+def _seen(place: SplitPaths, run: RunFolder) -> SplitPaths:
+    """The place as the run saw it: relative to where it was started, if it is not here."""
     started_in = run.environment.get("folder")
-    if path.exists() or not isinstance(started_in, str):
-        return path
-    moved = Path(started_in) / path
-    return moved if moved.exists() else path
+    if place.json.exists() or not isinstance(started_in, str):
+        return place
+    moved = SplitPaths(Path(started_in) / place.json, Path(started_in) / place.images)
+    return moved if moved.json.exists() else place
 
 
-def _registered(name: str) -> SplitPaths | None:
-    """Of a data set that Detectron2 knows, by itself or because it was registered here."""
-    if name not in MetadataCatalog:
-        return None
-    metadata = MetadataCatalog.get(name)
-    if not metadata.get("json_file") or not metadata.get("image_root"):
-        return None
-    return SplitPaths(located(metadata.json_file), located(metadata.image_root))
+def _first_there(possible: list[SplitPaths]) -> dict[str, Path]:
+    """The first place that is on this machine, else the first."""
+    for place in [*(x for x in possible if x.json.is_file()), *possible]:
+        return {"json": place.json, "images": place.images}
+    return {}

@@ -226,6 +226,14 @@ def test_paths_relative_to_where_the_run_was_started(made, monkeypatch, tmp_path
     assert (one.json, one.images) == (made.json, made.images)
 
 
+def test_the_place_that_the_results_record(made):
+    made.detect([1], score=0.9, name="other")
+    record = {"json": str(made.json), "images": str(made.images)}
+    (made.folder / "inference" / "other" / "data_set.json").write_text(json.dumps(record))
+    _, other = find_sets(read_run(made.folder))
+    assert (other.json, other.images) == (made.json, made.images)
+
+
 def test_images_of_bands(made):
     import numpy as np
 
