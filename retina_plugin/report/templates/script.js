@@ -47,5 +47,5 @@
     });
   });
 
-  addEventListener("beforeprint", () => all("details").forEach((x) => { x.open = true; }));
+  addEventListener("beforeprint", () => all("details:not(.long)").forEach((x) => { x.open = true; }));
 })();
