@@ -82,6 +82,8 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
       ``engine/hooks/early_stopping.py``; ``PATIENCE`` 0 never stops.
     * ``SOLVER.KEEP_CHECKPOINTS``: how many of the periodic checkpoints stay, 0 for all;
       ``LOG_GRAD_NORM``: log the norm of the gradients. ``LOGGERS``: ``wandb`` and ``mlflow``.
+    * ``REPORT``: write ``OUTPUT_DIR/report.html`` at the end of a training; ``TEST.GROUP_FIELDS``:
+      fields of the test json's images or annotations by which it breaks down the numbers.
     * ``TEST.COCO_EVAL``: who computes COCO's numbers, see ``evaluation/coco_evaluator.py``.
 
     Returns:
@@ -131,6 +133,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     _add(cfg, "SOLVER", CfgNode({"KEEP_CHECKPOINTS": 0, "LOG_GRAD_NORM": True}))
     _add(cfg, "", CfgNode({"LOGGERS": []}))
     _add(cfg, "", CfgNode({"FLUSH_DENORMAL": True, "DOCTOR": CfgNode({"ENABLED": True})}))
+    _add(cfg, "", CfgNode({"REPORT": True, "TEST": CfgNode({"GROUP_FIELDS": []})}))
     return cfg
 
 

@@ -107,7 +107,7 @@ def draw_detections(
             width, round(scale * float((boxes[:, 2:] - boxes[:, :2]).median()) / _LINES_PER_BOX)
         )
     drawn = draw_boxes(image, boxes, colors, scale=scale, width=max(2, width))
-    return _tag(drawn, boxes * scale, [labels[i] for i in order], colors)
+    return tag(drawn, boxes * scale, [labels[i] for i in order], colors)
 
 
 def class_color(index: int) -> str:
@@ -116,8 +116,14 @@ def class_color(index: int) -> str:
     return "#" + "".join(f"{round(255 * x):02x}" for x in hsv_to_rgb(hue, 0.85, 1.0))
 
 
-def _tag(image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[str]) -> Tensor:
-    """The labels on a ground of the boxes' colours, above their upper edges where there is room."""
+def tag(image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[str]) -> Tensor:
+    """The labels on a ground of the boxes' colours, above their upper edges where there is room.
+
+    Args:
+        image: ``(3, H, W)`` uint8 RGB.
+        boxes: ``(M, 4)`` in its pixels.
+        labels, colors: one a box.
+    """
     if not len(boxes):
         return image
     picture = to_pil_image(image)

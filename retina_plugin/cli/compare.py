@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from retina_plugin.comparison.contenders import parse_contenders
+from retina_plugin.comparison.page import write_comparison
 from retina_plugin.comparison.plot import draw_comparison
 from retina_plugin.comparison.pool import carry_out
 from retina_plugin.comparison.runs import Run, plan_runs
@@ -76,7 +77,9 @@ def command(
     if any(results.values()):
         plot = draw_comparison(results, out / "comparison.png")
         write_json(out / "comparison.json", results)
+        page = write_comparison(results, out / "comparison.html", runs=runs)
         click.echo(f"\n{as_text(results)}\n\n{plot}  the same as a picture")
+        click.echo(f"{page}  the same as a page, with every seed")
         click.echo(f"{out / 'comparison.json'}  all numbers")
     if failed:
         raise click.ClickException(

@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from retina_plugin.data.coco_json import SplitPaths
 from retina_plugin.data.coco_registration import register_datasets
+from retina_plugin.engine.end_report import report_run
 from retina_plugin.engine.example_data import EXAMPLES, data_overrides, default_folder
 from retina_plugin.engine.setup import argument_parser, setup, user_errors
 from retina_plugin.engine.trainer import RetinaTrainer
@@ -59,8 +60,11 @@ def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...])
         trainer = RetinaTrainer(cfg)
         trainer.resume_or_load(resume=False)
         trainer.train()
-        results = RetinaTrainer.test(_test_config(cfg, paths), trainer.model)
+        tested = _test_config(cfg, paths)
+        results = RetinaTrainer.test(tested, trainer.model)
+        report_run(tested)
     made = {
+        out / "report.html": "all of it on one page, with classes, errors and images",
         out / "curves.png": "losses and validation AP over the steps",
         **{out / f"{name}.png": f"ground truth and predictions, {name}" for name in TESTS},
         out / "model_final.pth": "the weights",

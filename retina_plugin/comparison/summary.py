@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
@@ -13,6 +13,13 @@ from retina_plugin.comparison.runs import Run
 
 METRICS = ("AP", "AP50", "AP75")
 Results = dict[str, dict[int, dict[str, Any]]]  # label -> seed -> what the run measured
+
+
+class Table(NamedTuple):
+    """Texts in rows under headers."""
+
+    headers: list[str]
+    rows: list[list[str]]
 
 
 def results_of(runs: Sequence[Run]) -> Results:
@@ -42,16 +49,19 @@ def values(results: Results, label: str, data: str, metric: str) -> dict[int, fl
 
 def as_text(results: Results) -> str:
     """A table for each data set, and one for what the runs cost."""
-    labels = list(results)
-    tables = [_scores(results, labels, data) for data in tested_data(results)]
-    return "\n\n".join([*tables, _costs(results, labels)])
+    tables = [score_table(results, data) for data in tested_data(results)]
+    return "\n\n".join(
+        tabulate(table.rows, headers=table.headers, tablefmt="github", disable_numparse=True)
+        for table in (*tables, cost_table(results))
+    )
 
 
-def _scores(results: Results, labels: list[str], data: str) -> str:
-    first = labels[0]
+def score_table(results: Results, data: str) -> Table:
+    """AP of each contender on a data set, and its difference to the first, seed by seed."""
+    first, *_ = results
     against = values(results, first, data, "AP")
     rows = []
-    for label in labels:
+    for label in results:
         own = values(results, label, data, "AP")
         differences = [own[seed] - against[seed] for seed in own if seed in against]
         rows.append(
@@ -59,16 +69,16 @@ def _scores(results: Results, labels: list[str], data: str) -> str:
                 label,
                 *(_spread(values(results, label, data, x).values(), "{:.1f}") for x in METRICS),
                 "" if label == first else _spread(differences, "{:+.1f}"),
-                len(own),
+                str(len(own)),
             ]
         )
-    headers = [data, *METRICS, f"AP over {first}, seed by seed", "runs"]
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return Table([data, *METRICS, f"AP over {first}, seed by seed", "runs"], rows)
 
 
-def _costs(results: Results, labels: list[str]) -> str:
+def cost_table(results: Results) -> Table:
+    """Time of a step, memory and size of each contender."""
     rows = []
-    for label in labels:
+    for label in results:
         runs = list(results[label].values())
         times = [x["seconds_per_step"] for x in runs if x["seconds_per_step"] is not None]
         rows.append(
@@ -82,7 +92,7 @@ def _costs(results: Results, labels: list[str]) -> str:
             ]
         )
     headers = ["cost", "s / step", "peak GiB", "trained weights", "images seen", "on"]
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return Table(headers, rows)
 
 
 def _spread(numbers: Any, form: str) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import yaml
+from detectron2.data import MetadataCatalog
 
-from retina_plugin.data.coco_json import SplitPaths
+from retina_plugin.data.coco_json import SplitPaths, write_json
+
+RECORD = "data_set.json"
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
@@ -47,3 +51,28 @@ def declared_places(split: dict[str, Any]) -> dict[str, SplitPaths]:
         name: SplitPaths(json, folder)
         for name, json, folder in zip(names, paths, folders, strict=False)
     }
+
+
+def registered_place(name: str) -> SplitPaths | None:
+    """Of a data set that Detectron2's catalog has with its json; None of any other."""
+    metadata = MetadataCatalog.get(name) if name in MetadataCatalog else {}
+    if not metadata.get("json_file") or not metadata.get("image_root"):
+        return None
+    return SplitPaths(located(metadata.get("json_file")), located(metadata.get("image_root")))
+
+
+def record_place(folder: Path, name: str) -> None:
+    """Keep in a folder of results which files they are about, for whoever reads them later."""
+    place = registered_place(name)
+    if place is not None:
+        paths = {"json": str(place.json.absolute()), "images": str(place.images.absolute())}
+        write_json(folder / RECORD, {"name": name, **paths})
+
+
+def recorded_place(folder: Path) -> SplitPaths | None:
+    """What :func:`record_place` kept; None where it kept nothing that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return SplitPaths(Path(record["json"]), Path(record["images"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

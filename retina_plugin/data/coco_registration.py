@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from functools import partial
 from logging import ERROR
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from retina_plugin.data.coco_file import SPLITS, CocoFile, read_coco_file
+from retina_plugin.data.coco_places import as_tuple, located
 from retina_plugin.data.coco_records import ExtraKeys, load_coco_records
 from retina_plugin.data.findings import CLEAN, Findings
 
@@ -75,7 +73,7 @@ def register_datasets(cfg: CfgNode, disagreements: Findings | None = None) -> No
     chosen = {split: _choose(cfg, split, declared[split]) for split in SPLITS}
     known = {x.name: x for split in SPLITS for x in declared[split]}
     sources = [_classes_of(name, known) for split in SPLITS for name in chosen[split]]
-    class_names = tuple(map(str, _listed(coco.get("CLASS_NAMES"))))
+    class_names = tuple(map(str, as_tuple(coco.get("CLASS_NAMES"))))
     if class_names:
         sources.insert(0, Classes(f"{KEY}.CLASS_NAMES", class_names, exact=True))
     classes = list(dict.fromkeys(source for source in sources if source is not None))
@@ -97,19 +95,9 @@ def register_datasets(cfg: CfgNode, disagreements: Findings | None = None) -> No
         cfg.MODEL.RETINANET.NUM_CLASSES = _num_classes(classes)
 
 
-def _listed(value: Any) -> tuple[Any, ...]:
-    """``value`` as a tuple: () for none, and for one its only entry."""
-    if isinstance(value, str) and value.startswith("["):  # [a, b] of a command line, unquoted
-        with contextlib.suppress(yaml.YAMLError):
-            value = yaml.safe_load(value)
-    if value is None or value == "":
-        return ()
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
 def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Declared]:
     """The data sets of ``DATASETS.COCO.<split>``, their jsons read and checked."""
-    node = {key: _listed(value) for key, value in node.items()}
+    node = {key: as_tuple(value) for key, value in node.items()}
     names, jsons, images = (node.get(key, ()) for key in ("NAME", "JSON", "IMAGES"))
     lengths = f"got {len(names)} NAME, {len(jsons)} JSON, {len(images)} IMAGES"
     where = f"{KEY}.{split}"
@@ -129,8 +117,8 @@ def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Decla
         return []
     if not jsons:
         return []
-    paths = [_located(value) for value in jsons]
-    folders = [_located(value) for value in images]
+    paths = [located(value) for value in jsons]
+    folders = [located(value) for value in images]
     folders *= len(jsons) // len(folders)
     names = [str(name) for name in names] or [path.stem for path in paths]
     for folder in dict.fromkeys(folders):
@@ -143,14 +131,6 @@ def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Decla
         findings.extend(content.findings[split], f"{where}.JSON")
         declared.append(Declared(where, name, path, folder, content))
     return declared
-
-
-def _located(value: str | Path) -> Path:
-    """The path; ``datasets/...`` that is not here is below ``$DETECTRON2_DATASETS``, if set."""
-    path, root = Path(value).expanduser(), os.environ.get("DETECTRON2_DATASETS")
-    if root and not path.exists() and path.parts[:1] == ("datasets",):
-        return Path(root).expanduser().joinpath(*path.parts[1:])
-    return path
 
 
 def _check_names(declared: list[Declared], findings: Findings) -> None:
@@ -179,7 +159,7 @@ def _place(*paths: str | Path) -> list[Path]:
 
 def _choose(cfg: CfgNode, split: str, declared: list[Declared]) -> tuple[str, ...]:
     """What ``DATASETS.<split>`` shall be."""
-    listed = _listed(cfg.DATASETS[split])
+    listed = as_tuple(cfg.DATASETS[split])
     names = tuple(dict.fromkeys(dataset.name for dataset in declared))
     if not names:
         return listed
@@ -255,8 +235,8 @@ def _difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
 def _extra_keys(cfg: CfgNode) -> ExtraKeys:
     """What the config asks for beside the standard keys."""
     coco = cfg.DATASETS.get("COCO") or {}
-    images = [*_listed(coco.get("EXTRA_IMAGE_KEYS")), cfg.DATALOADER.get("GROUP_FIELD", "")]
-    annotations = _listed(coco.get("EXTRA_ANNOTATION_KEYS"))
+    images = [*as_tuple(coco.get("EXTRA_IMAGE_KEYS")), cfg.DATALOADER.get("GROUP_FIELD", "")]
+    annotations = as_tuple(coco.get("EXTRA_ANNOTATION_KEYS"))
     return ExtraKeys(tuple(dict.fromkeys(filter(None, images))), annotations)
 
 

@@ -23,11 +23,13 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, has_event_storage
 from torch import nn
 
+from retina_plugin.data.coco_places import record_place
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.data.train_loader import build_train_loader, start_at
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.augmented_inference import SUFFIX, augment_inference
 from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.engine.end_report import report_run
 from retina_plugin.engine.hooks.build import HookSettings, training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
 from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
@@ -98,9 +100,13 @@ class RetinaTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def train(self) -> dict[str, Any]:
-        """Train; returns the last evaluation's results, on workers other than the first empty."""
+        """Train; returns the last evaluation's results, on workers other than the first empty.
+
+        At the end there is a page about the run, with ``REPORT``.
+        """
         start_at(self._trainer.data_loader, self.start_iter)
         stopped = until_stopped(super().train)
+        report_run(self.cfg)
         results = getattr(self, "_last_eval_results", {})
         if stopped and comm.is_main_process():
             verify_results(self.cfg, results)  # as Detectron2 does after the last step
@@ -235,6 +241,8 @@ class RetinaTrainer(DefaultTrainer):
         image has more objects than that, it counts ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
         """
         output_dir = Path(cfg.OUTPUT_DIR) / folder / dataset_name
+        if comm.is_main_process():
+            record_place(output_dir, dataset_name)  # for the report
         coco_eval = cfg.TEST.get("COCO_EVAL", "auto")
         return build_evaluator(
             dataset_name, output_dir, coco_eval=coco_eval, max_detections=counted_detections(cfg)

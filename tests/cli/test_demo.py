@@ -33,7 +33,7 @@ def test_ends_with_the_table_the_pictures_and_their_paths(tmp_path):
     lines = summary[summary.index("in all.") :].splitlines()[1:]
     listed = [Path(line.partition("  ")[0]) for line in lines]
     assert {path.name for path in listed} == {
-        *PICTURES, "model_final.pth", "metrics.json", "log.txt"
+        *PICTURES, "report.html", "model_final.pth", "metrics.json", "log.txt"
     }  # fmt: skip
     assert all(path.is_file() for path in listed)
     for name in PICTURES:
