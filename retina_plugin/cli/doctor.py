@@ -58,13 +58,14 @@ def command(
     Fixes are pasted: KEY=VALUE behind this command or train_net.py, or a command of its own.
 
     \b
-    retina doctor my.yaml
-    retina doctor my.yaml SOLVER.BASE_LR=0.001 --verbose
-    retina doctor my.yaml --write-clean clean && retina doctor clean/clean.yaml
-    retina doctor my.yaml --json --strict > doctor.json
+    Examples:
+      retina doctor my.yaml
+      retina doctor my.yaml SOLVER.BASE_LR=0.001 --verbose
+      retina doctor my.yaml --write-clean clean && retina doctor clean/clean.yaml
+      retina doctor my.yaml --json --strict > doctor.json
 
-    Exit code 0: no errors. 1: errors (--strict: or warnings), or a config that cannot be read.
-    2: wrong usage.
+    Exit codes: 0 no errors, 1 errors (with --strict warnings too) or a config that cannot be read,
+    2 the command is wrong.
     """
     with user_errors():
         register_package_paths()

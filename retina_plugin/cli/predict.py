@@ -93,16 +93,17 @@ def command(
     "pattern*.jpg" in quotes, or - for paths on the standard input, one a line.
 
     \b
-    retina predict output/crowns/config.yaml output/crowns/model_final.pth photos/
-    retina predict config.yaml model_final.pth "flights/**/*.jpg" clip.mp4 --format coco,yolo
-    find photos -newer last.txt | retina predict config.yaml model_final.pth - --json > found.json
-    retina predict config.yaml model_final.pth a.jpg --set TEST.AUG.ENABLED=True
+    Examples:
+      retina predict output/crowns/config.yaml output/crowns/model_final.pth photos/
+      retina predict config.yaml model_final.pth "flights/**/*.jpg" clip.mp4 --format coco,yolo
+      find photos -newer last.txt | retina predict config.yaml model_final.pth - --json > found.json
+      retina predict config.yaml model_final.pth a.jpg --set TEST.AUG.ENABLED=True
 
     Images are read and resized as in an evaluation, turned as their EXIF says, and their boxes are
     in the pixels of the turned image. Videos need PyAV: pip install "retina-plugin[video]".
 
-    Exit code: 0 all fine; 1 some files could not be read, the others are done; 2 nothing was done,
-    since command line, config or weights are wrong.
+    Exit codes: 0 all fine, 1 some files could not be read, the others are done, 2 nothing was done:
+    command line, config or weights are wrong.
     """
     try:
         with user_errors():

@@ -35,14 +35,17 @@ def command(
     """Run again a training step whose loss was not finite, and name what did it.
 
     \b
-    retina replay output/non_finite/step_17.pth
-    retina replay output/non_finite/step_17.pth --device cpu --out pictures
-    retina replay output/non_finite/step_17.pth --json | jq .finding.layer.name
+    Examples:
+      retina replay output/non_finite/step_17.pth
+      retina replay output/non_finite/step_17.pth --device cpu --out pictures
+      retina replay output/non_finite/step_17.pth --json | jq .finding.layer.name
 
     \b
-    Exit code 0: a number was not finite again; 1: all were finite this time, or
-    an error. Nothing in FILE can run code. Components of your own need --import,
-    as in the training; a LazyConfig's training needs --config-file.
+    Exit codes: 0 a number was not finite again, 1 all were finite this time, or an error,
+    2 the command is wrong.
+
+    Nothing in FILE can run code. Components of your own need --import, as in the training; a
+    LazyConfig's training needs --config-file.
     """
     with user_errors():
         register_package_paths()

@@ -81,11 +81,8 @@ def command(
 
     What is missing in RUN, or on this machine, is missing on the page, which says so.
 
-    \b
-    Exit codes:
-        0  the page is written, or the numbers are printed
-        1  RUN, or a file that it needs, cannot be used
-        2  an option is wrong
+    Exit codes: 0 the page is written, or the numbers are printed, 1 RUN, or a file that it needs,
+    cannot be used, 2 the command is wrong.
     """
     with user_errors():
         register_package_paths()

@@ -1,5 +1,6 @@
 """What every verb of `retina` has: examples that parse, exit codes that are said."""
 
+import itertools
 import shlex
 
 import click
@@ -16,11 +17,17 @@ def examples(verb):
     result = CliRunner().invoke(main, [verb, "--help"], terminal_width=200)
     assert result.exit_code == 0, result.output
     lines = result.output.replace("\\\n", " ").splitlines()
-    commands = [line.strip().partition("&&")[0] for line in lines]
     starts = f"retina {verb} "
-    found = [shlex.split(x, comments=True)[2:] for x in commands if f"{x} ".startswith(starts)]
+    found = [words(line)[2:] for line in lines if f"{line.strip()} ".startswith(starts)]
     assert "Examples:" in result.output and found, result.output
     return found
+
+
+def words(line):
+    """Of the line's first command, without what the shell does with it."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    return list(itertools.takewhile(lambda word: word not in {"|", "&&", ">"}, lexer))
 
 
 @pytest.mark.parametrize("verb", VERBS)
