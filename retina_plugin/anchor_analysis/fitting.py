@@ -82,7 +82,7 @@ def fit_anchors(
     per_cell = max(cover.grid.num_anchors) if anchors_per_cell is None else anchors_per_cell
     if per_cell < 1:
         raise ValueError(f"anchors_per_cell is 1 or more, got {per_cell}")
-    boxes = cover.seen.where(cover.seen.visible >= LEAST_VISIBLE)
+    boxes = cover.seen.where(is_shape(cover.seen))
     rng = np.random.default_rng(seed)
     first, second = _halves(boxes, rng)
     search = _Search(cfg, cover, name, per_cell, per_level, rng)
@@ -98,6 +98,12 @@ def fit_anchors(
         whole=search.gain(boxes, fitted),
         held_out=held_out,
     )
+
+
+def is_shape(seen: SeenBoxes) -> np.ndarray:
+    """``(M,)`` bool: boxes of which at least half is seen; all where there are none."""
+    mask = seen.visible >= LEAST_VISIBLE
+    return mask if mask.any() else np.ones_like(mask)
 
 
 def _generator(cfg: CfgNode, generator: str | None) -> str:

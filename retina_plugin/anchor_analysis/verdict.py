@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from retina_plugin.anchor_analysis.coverage import Coverage
-from retina_plugin.anchor_analysis.fitting import LEAST_VISIBLE, FittedAnchors, Gain
+from retina_plugin.anchor_analysis.fitting import FittedAnchors, Gain, is_shape
 from retina_plugin.anchor_analysis.scaling import best_scale
 from retina_plugin.anchor_analysis.summary import row
 
@@ -36,9 +36,7 @@ def verdict(cfg: CfgNode, cover: Coverage, fit: FittedAnchors | None = None) -> 
     if fit is not None:
         lines += _fitted(fit)
         return Verdict(lines, fit.anchors.overrides() if _is_worth_it(fit.whole) else ())
-    half_seen = cover.seen.visible >= LEAST_VISIBLE
-    if half_seen.any():
-        cover = cover.where(half_seen)
+    cover = cover.where(is_shape(cover.seen))
     scaled = best_scale(cfg, cover)
     gain = Gain(row(cover, "before"), row(scaled.coverage, "after"))
     # else larger anchors only meet boxes more closely, as they lie denser: no fault to mend
@@ -67,14 +65,13 @@ def _state(cover: Coverage) -> str:
 
 def _parts(cover: Coverage) -> list[str]:
     """How many of the missed are what crops left of boxes: no anchor can mend those."""
-    slivers = cover.seen.visible < LEAST_VISIBLE
-    missed = int((cover.missed & slivers).sum())
-    if not missed:
+    shapes = is_shape(cover.seen)
+    remainders = int((cover.missed & ~shapes).sum())
+    if not remainders:
         return []
-    share = (~cover.missed[~slivers]).mean() if (~slivers).any() else float("nan")
     return [
-        f"{missed} of them are remainders, less than half a box after a random crop; of the others "
-        f"{share:.1%} are reached."
+        f"{remainders} of them are remainders, less than half a box after a random crop; of the "
+        f"others {1 - cover.missed[shapes].mean():.1%} are reached."
     ]
 
 
