@@ -28,6 +28,7 @@ FAST_EVAL = ["hotcoco>=1.3,<2"]
 JPEG = ["simplejpeg>=1.8"]  # INPUT.DECODER simplejpeg
 BANDS = ["tifffile>=2023.1"]  # INPUT.FORMAT bands: TIFF that Pillow does not read as it is
 TIMM = ["timm>=1.0"]  # build_retinanet_timm_fpn_backbone
+VIDEO = ["av>=12"]  # videos of retina predict
 
 EXTRAS = {
     # Pictures of the digits demo: handwriting and photographs that these packages ship.
@@ -36,8 +37,9 @@ EXTRAS = {
     "jpeg": JPEG,
     "bands": BANDS,
     "timm": TIMM,
+    "video": VIDEO,
     "lvis": ["lvis>=0.5.3"],
-    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18", *JPEG, *BANDS, *TIMM],
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18", *JPEG, *BANDS, *TIMM, *VIDEO],
 }
 
 setup(
