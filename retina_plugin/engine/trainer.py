@@ -197,7 +197,8 @@ class RetinaTrainer(DefaultTrainer):
             evaluators = [evaluators]
         draws = cfg.VIS_PERIOD > 0 and has_event_storage()
         with ExitStack() as stack:
-            if cfg.TEST.get("VALIDATION_LOSS", True):
+            # one an evaluator, or Detectron2 refuses
+            if cfg.TEST.get("VALIDATION_LOSS", True) and len(evaluators) == len(names):
                 losses = stack.enter_context(observed_losses(model, names))
                 pictures = [ValidationPictures(x, cfg.INPUT.FORMAT) for x in names if draws]
                 evaluators = [
