@@ -19,7 +19,8 @@ class ConfusionMatrix:
     Attributes:
         names: of the classes, ``background`` last.
         counts: row the class of the object, column that of the detection. The last column has the
-            objects missed, the last row the detections of nothing.
+            objects missed, the last row the detections without an object of their own: on nothing,
+            or on an object that another detection has.
     """
 
     names: list[str]

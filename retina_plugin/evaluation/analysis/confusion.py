@@ -18,7 +18,8 @@ def confusion_matrix(
     First the hits of the right class, by COCO's rule: so the diagonal and the sums of rows and
     columns give the recall and precision of the tables. Then, the surest first, each detection left
     takes the free object of another class that it overlaps most, at ``iou_thresh`` or more. Objects
-    left are missed, detections left are of background. What falls on a crowd counts nowhere.
+    left are missed. Detections left are of background, also those on an object that is taken: what
+    they did wrong is told by the kinds of errors. What falls on a crowd counts nowhere.
 
     Args:
         columns: the case.
