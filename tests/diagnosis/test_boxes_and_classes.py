@@ -1,6 +1,7 @@
 """What no single box shows: copies, crowds of boxes, classes without any, boxes off the anchors."""
 
 import logging
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -82,18 +83,18 @@ def test_classes_without_boxes(make):
     (finding,) = found(check_classes, cfg, [train, test])
     assert finding.examples == ["c (1 boxes in the evaluation)", "d"]
     assert "without a box to train on" in finding.what
-    *_, note = found(check_classes, cfg, [train, test], level=0)
+    note, _ = found(check_classes, cfg, [train, test], level=0)
     assert note.level == logging.INFO and note.examples == ["a"]
 
 
 # ---- anchors
 
 
-def coverage(make, boxes, **inputs):
-    """Of a data set of one image of 256 x 256; the tiny detector's anchors go from 16 to 256."""
+def coverage(make, boxes, smallest=16):
+    """Of a data set of one image of 256 x 256."""
     cfg = tiny_focal_cfg()
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[smallest * 2**level] for level in range(5)]
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (256,), "none"
-    cfg.INPUT.update(inputs)
     checked = make(boxes, name="big", thing_classes=list("abcdefg"))
     for record in checked.records:
         record.update(width=256, height=256)
@@ -109,19 +110,23 @@ def test_boxes_that_anchors_reach(make):
 
 
 def test_boxes_that_are_too_small_for_the_anchors(make):
-    small = [box(20 * i, 40, 7, 7.5, category_id=2) for i in range(9)]
-    cfg, found_coverage = coverage(make, [*small, box(90, 90, 60, 70)])
+    small = [box(25 * i, 40, 28, 30, category_id=2) for i in range(9)]
+    cfg, found_coverage = coverage(make, [*small, box(90, 90, 60, 70)], smallest=64)
     (finding,) = found(check_reach, cfg, found_coverage)
     assert "reaches 90% of the boxes" in finding.what
-    assert "9 are of 0 to 8 px" in finding.what and "c 100%" in finding.what
+    assert "36 are of 16 to 32 px" in finding.what and "c 100%, a 0%" in finding.what  # 4 looks
     key, _, sizes = finding.fix.strip("'").partition("=")
     assert key == "MODEL.ANCHOR_GENERATOR.SIZES"
     cfg.merge_from_list([key, sizes])
     assert found(check_reach, cfg, coverage_of(cfg, "train")) == []
-    # they are small for any network of that stride
-    (tiny,) = found(check_tiny, cfg, found_coverage)
-    assert "90% of the boxes to train on are below 8 px" in tiny.what
-    cfg.merge_from_list([x for word in tiny.fix.split() for x in word.strip("'").split("=")])
+
+
+def test_boxes_that_are_tiny(make):
+    cfg, found_coverage = coverage(make, [box(20 * i, 40, 7, 7.5) for i in range(9)])
+    (finding,) = found(check_tiny, cfg, found_coverage)
+    assert "100% of the boxes to train on are below 8 px" in finding.what
+    cfg.merge_from_list([x for fix in shlex.split(finding.fix) for x in fix.split("=")])
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (512,)
     assert found(check_tiny, cfg, coverage_of(cfg, "train")) == []
 
 

@@ -99,9 +99,9 @@ def test_a_model_that_cannot_be_built():
 
 
 def test_a_loss_that_counts_the_data_is_built_without_them():
-    assert idle(("MODEL.RETINANET.CLS_LOSS.NAME", "ClassBalancedFocalLoss")) == {}
+    assert idle(("MODEL.RETINANET.CLS_LOSS.NAME", "ClassWeightedFocalLoss")) == {}
     cfg = tiny_focal_cfg()
-    cfg.MODEL.RETINANET.CLS_LOSS.NAME = "ClassBalancedFocalLoss"
+    cfg.MODEL.RETINANET.CLS_LOSS.NAME = "ClassWeightedFocalLoss"
     assert build_meta_model(cfg).error == ""
 
 
