@@ -50,6 +50,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["retina_plugin", "retina_plugin.*"]),
+    package_data={"retina_plugin.report": ["templates/*"]},
     python_requires=">=3.10",
     install_requires=[
         # Detectron2 itself has no release to name here: retina_plugin/detectron2_check.py says
@@ -57,6 +58,7 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
         "click>=8",
+        "jinja2>=3",
         # What Detectron2 imports and the wheel in requirements/detectron2.txt would ask for, had it
         # not to be installed without dependencies (it asks for numpy<2 and works with 2).
         "fvcore>=0.1.5.post20221221",

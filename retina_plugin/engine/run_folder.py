@@ -20,7 +20,7 @@ from retina_plugin.environment import environment, git_commit
 OF_A_RUN = (
     *("metrics.json", "events.out.tfevents.*", "curves.png", "config.yaml", "environment.json"),
     *("model_[0-9]*.pth", "model_final.pth", "model_best.pth", "last_checkpoint"),
-    *("inference*", "history", "loggers.json"),
+    *("inference*", "history", "loggers.json", "report.html", "non_finite"),
 )
 HISTORY = "history"
 ENVIRONMENT = "environment.json"
