@@ -42,6 +42,8 @@ EXTRAS = {
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18", *JPEG, *BANDS, *TIMM, *VIDEO],
 }
 
+SERVICES = {"wandb": ["wandb>=0.19"], "mlflow": ["mlflow>=2.10"]}  # LOGGERS; too large for `all`
+
 setup(
     name="retina-plugin",
     version=read_version(),
@@ -81,6 +83,7 @@ setup(
     ],
     extras_require={
         **EXTRAS,
+        **SERVICES,
         "all": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
     },
     entry_points={"console_scripts": ["retina = retina_plugin.cli:main"]},
