@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
 from logging import INFO, WARNING
-from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 
-from retina_plugin.anchor_analysis.anchor_grid import AnchorGrid
-from retina_plugin.anchor_analysis.coverage import Coverage, coverage_of
+from retina_plugin.anchor_analysis.coverage import Coverage
+from retina_plugin.anchor_analysis.fitting import is_shape
+from retina_plugin.anchor_analysis.scaling import best_scale
 from retina_plugin.data.findings import Findings
 from retina_plugin.diagnosis.paste import pasted
 
@@ -18,12 +18,17 @@ MISSED = 0.15  # of the boxes; stock RetinaNet misses 5 to 10 % of COCO's
 TINY_SIDE = 8.0  # pixels: a cell of the finest level
 TINY = 0.1  # of the boxes
 SIZES = (0, 8, 16, 32, 64, 128, 256, 512)
-FACTORS = (1 / 8, 1 / 4, 1 / 2, 0.7, 1.4, 2, 4, 8)
 CLASSES = 3
 
 
 def check_reach(cfg: CfgNode, coverage: Coverage, findings: Findings) -> None:
-    """Count the boxes that the anchors miss, and find sizes that miss fewer."""
+    """Count the boxes that the anchors miss, and find sizes that miss fewer.
+
+    What a random crop leaves of a box, less than half, has no shape that anchors could fit.
+    """
+    coverage = coverage.where(is_shape(coverage.seen))
+    if not len(coverage):
+        return
     missed, share = int(coverage.missed.sum()), coverage.missed.mean()
     where = "MODEL.ANCHOR_GENERATOR"
     what = f"at IoU {coverage.threshold:g} no anchor reaches {share:.0%} of the boxes to train on"
@@ -34,9 +39,10 @@ def check_reach(cfg: CfgNode, coverage: Coverage, findings: Findings) -> None:
     why = "They have few anchors or none to learn from, and are seldom found."
     if coverage.is_yardstick:
         why = f"{coverage.assigner} goes by no fixed IoU, but anchors unlike the boxes learn less."
-    sizes, left = _better_sizes(cfg, coverage)
+    scaled = best_scale(cfg, coverage)
+    left = scaled.coverage.missed.mean()
     if left < share / 2:
-        fix = pasted(f"{where}.SIZES", sizes)
+        fix = shlex.quote(scaled.override)
         advice = f"It misses {left:.0%}."
         if left > MISSED:
             advice += " retina anchors CONFIG --fit finds more."
@@ -91,28 +97,3 @@ def _by_class(coverage: Coverage) -> str:
     worst = sorted(shares, reverse=True)[:CLASSES]
     named = [(names[c] if c < len(names) else f"class {c}", share) for share, c in worst]
     return ", ".join(f"{name} {share:.0%}" for name, share in named)
-
-
-def _better_sizes(cfg: CfgNode, coverage: Coverage) -> tuple[list[list[float]], float]:
-    """The config's sizes times a factor, and the share of boxes that they miss."""
-    best: tuple[list[list[float]], float] = ([], 1.0)
-    for factor in FACTORS:
-        sizes = [[_plain(x * factor) for x in level] for level in _lists(cfg)]
-        cells = [cell * factor for cell in coverage.grid.cells]
-        share = _missed(cfg, coverage, coverage.grid.with_cells(cells))
-        if share < best[1]:
-            best = sizes, share
-    return best
-
-
-def _missed(cfg: CfgNode, coverage: Coverage, grid: AnchorGrid) -> float:
-    return coverage_of(cfg, "train", boxes=coverage.seen, grid=grid).missed.mean()
-
-
-def _lists(cfg: CfgNode) -> Iterable[Iterable[Any]]:
-    return cfg.MODEL.ANCHOR_GENERATOR.SIZES
-
-
-def _plain(size: float) -> float:
-    rounded = round(size, 2)
-    return int(rounded) if rounded == int(rounded) else rounded
