@@ -5,12 +5,9 @@ Boxes are compared as the network sees them, after the resize and crops of the c
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from retina_plugin.anchor_analysis.pictures import draw_pictures
 from retina_plugin.anchor_analysis.preset import preset_text
 from retina_plugin.anchor_analysis.summary import as_dict, as_text
 from retina_plugin.anchor_analysis.verdict import verdict
+from retina_plugin.cli._quiet import quiet
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.config_file import load_config
@@ -49,6 +47,7 @@ from retina_plugin.engine.setup import import_extension, user_errors
     type=click.Path(dir_okay=False, path_type=Path),
     help="Fit, and write the set as a yaml for _BASE_.",
 )
+@click.option("--overwrite", is_flag=True, help="The file of --write, if it exists.")
 @click.option("--pictures", default=0, type=click.IntRange(0), help="Of so many images, as png.")
 @click.option(
     "--out",
@@ -69,6 +68,7 @@ def command(
     anchors_per_cell: int | None,
     per_level: bool,
     preset: Path | None,
+    overwrite: bool,
     pictures: int,
     out: Path,
     as_json: bool,
@@ -90,9 +90,8 @@ def command(
     """
     if preset is None and not fit and (generator or anchors_per_cell or per_level):
         raise click.UsageError("--generator, --anchors-per-cell and --per-level need --fit")
-    with user_errors(), _quiet():
-        if preset is not None and not preset.resolve().parent.is_dir():
-            raise ValueError(f"--write {preset}: there is no folder {preset.resolve().parent}")
+    with user_errors(), quiet():
+        _check(preset, overwrite=overwrite)
         register_package_paths()
         for extension in extensions:
             import_extension(extension)
@@ -132,6 +131,16 @@ def command(
         )
 
 
+def _check(preset: Path | None, *, overwrite: bool) -> None:
+    """Before the search, which takes a while."""
+    if preset is None:
+        return
+    if not preset.resolve().parent.is_dir():
+        raise ValueError(f"--write {preset}: there is no folder {preset.resolve().parent}")
+    if preset.exists() and not overwrite:
+        raise ValueError(f"--write {preset}: it exists; --overwrite replaces it")
+
+
 def _write(
     path: Path | None, fitted: FittedAnchors | None, cover: Coverage, cfg: CfgNode, split: str
 ) -> list[Path]:
@@ -142,14 +151,3 @@ def _write(
     called = shlex.join(["retina", *sys.argv[1:]])
     path.write_text(preset_text(fitted, command=called, data=data), encoding="utf-8")
     return [path]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the logs of what is built and registered: the table is what was asked for."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(level)

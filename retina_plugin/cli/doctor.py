@@ -5,17 +5,15 @@ The same as train_net.py does before it trains, with more to read and a cleaned 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import shlex
 import shutil
-from collections.abc import Iterator
 from logging import ERROR, WARNING
 from pathlib import Path
 
 import click
 
+from retina_plugin.cli._quiet import quiet
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.diagnosis.cleaning import write_clean
 from retina_plugin.diagnosis.doctor import diagnose
@@ -73,7 +71,7 @@ def command(
             import_extension(extension)
         words = [*(example_overrides(data) if data else ()), *overrides]
         cfg = load_config(config, words)
-        with _quiet():
+        with quiet():
             called = shlex.join([str(config), *overrides, *(["--data", data] if data else ())])
             own = own_keys(config, words)
             diagnosis = diagnose(cfg, train=not eval_only, command=called, own=own)
@@ -97,14 +95,3 @@ def command(
 
 def _paint(text: str, colour: str) -> str:
     return click.style(text, fg=colour)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Logs of what is done; what matters is in the findings."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(level)

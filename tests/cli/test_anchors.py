@@ -101,4 +101,7 @@ def test_mistakes_say_what_to_do(given, tmp_path):
     assert "error: " in run(given[0], code=1)  # no data set
     assert "MODEL.RETINANT" in run(*given, "MODEL.RETINANT.X=1", code=1)
     assert "no folder" in run(*given, "--write", tmp_path / "none" / "a.yaml", code=1)
+    (tmp_path / "mine.yaml").write_text("# precious")
+    assert "--overwrite" in run(*given, "--write", tmp_path / "mine.yaml", code=1)
+    assert (tmp_path / "mine.yaml").read_text() == "# precious"
     assert "need --fit" in run(*given, "--per-level", code=2)
