@@ -66,8 +66,11 @@ def run(model, batches, parts, *, optimizer=None, scale=None, **options):
 def assert_same(model, losses, other, others_losses, tolerance):
     for a, b in zip(losses, others_losses, strict=True):
         assert a == pytest.approx(b, rel=tolerance)
+    # where a gradient is next to nothing, rounding is of the large sums that it came from
+    total = sum(b.grad.norm().square() for b in other.parameters()).sqrt()
+    floor = torch.finfo(total.dtype).eps * total + 1e-12
     for (name, a), b in zip(model.named_parameters(), other.parameters(), strict=True):
-        assert (a.grad - b.grad).norm() <= tolerance * b.grad.norm() + 1e-12, name
+        assert (a.grad - b.grad).norm() <= tolerance * b.grad.norm() + floor, name
         assert (a - b).norm() <= tolerance * b.norm(), name
     for (name, a), b in zip(model.named_buffers(), other.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
