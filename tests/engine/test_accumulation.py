@@ -71,7 +71,7 @@ def assert_same(model, losses, other, others_losses, tolerance):
     floor = torch.finfo(total.dtype).eps * total + 1e-12
     for (name, a), b in zip(model.named_parameters(), other.parameters(), strict=True):
         assert (a.grad - b.grad).norm() <= tolerance * b.grad.norm() + floor, name
-        assert (a - b).norm() <= tolerance * b.norm(), name
+        assert (a - b).norm() <= tolerance * b.norm() + floor, name
     for (name, a), b in zip(model.named_buffers(), other.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
 
