@@ -39,7 +39,8 @@ def test_training(norm):
     after = pair.ours.state_dict()
     moved = (after["head.cls_score.weight"] - before["head.cls_score.weight"]).norm()
     assert moved > 1e-4 * before["head.cls_score.weight"].norm()
-    assert_same_detections(pair, batches[0])
+    # the weights are six roundings apart by now, which differ from processor to processor
+    assert_same_detections(pair, batches[0], box_tolerance=1e-2)
 
 
 def test_evaluation_between_steps():

@@ -98,13 +98,20 @@ def assert_same_step(
 
 
 @torch.no_grad()
-def assert_same_detections(pair: Pair, batch: list[dict], *, at_least: int = 10) -> None:
+def assert_same_detections(
+    pair: Pair,
+    batch: list[dict],
+    *,
+    at_least: int = 10,
+    box_tolerance: float = BOX_TOLERANCE,
+) -> None:
     """Compare boxes, scores and classes in order.
 
     Args:
         pair: see :func:`build_pair`.
         batch: images; the ground truth is not looked at.
         at_least: an image with fewer detections, or only one score, would prove nothing.
+        box_tolerance: pixels.
     """
     pair.train(False)
     for expected, found in zip(pair.stock(batch), pair.ours(batch), strict=True):
@@ -116,6 +123,6 @@ def assert_same_detections(pair: Pair, batch: list[dict], *, at_least: int = 10)
         assert torch.equal(found.pred_classes, expected.pred_classes)
         close = {"rtol": 0, "check_dtype": True}
         torch.testing.assert_close(
-            found.pred_boxes.tensor, expected.pred_boxes.tensor, atol=BOX_TOLERANCE, **close
+            found.pred_boxes.tensor, expected.pred_boxes.tensor, atol=box_tolerance, **close
         )
         torch.testing.assert_close(found.scores, expected.scores, atol=SCORE_TOLERANCE, **close)
