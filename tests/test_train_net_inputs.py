@@ -73,8 +73,10 @@ def test_trains_evaluates_and_draws(tmp_path, kind):
     assert len(average_precisions(output).split(",")) == 6
     events = EventAccumulator(str(tmp_path / "out"), size_guidance={"images": 0})
     events.Reload()
-    (tag,) = events.Tags()["images"]
+    tags = events.Tags()["images"]
+    (tag,) = (x for x in tags if x.startswith("ground"))
     assert [x.step for x in events.Images(tag)] == [0, 2]
+    assert any(x.startswith("test/") for x in tags)  # at the evaluation
     weights = torch.load(tmp_path / "out/model_final.pth", weights_only=True)["model"]
     assert weights["backbone.bottom_up.res3.weight"].shape[1] == bands
     assert any(name.startswith("front_end.") for name in weights) == (kind != "tif")
