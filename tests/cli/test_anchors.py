@@ -66,7 +66,7 @@ def test_the_preset_is_a_config_that_trains(given, tmp_path, monkeypatch):
     assert f"_BASE_: [{given[0]}, {preset}]" in text
     lines = preset.read_text().splitlines()
     assert lines[0].startswith("# Anchors fitted to train, ") and lines[-1] == "VERSION: 2"
-    assert "# command:  retina anchors " in preset.read_text()
+    assert "# command:  retina anchors" in preset.read_text()
     assert "# gain: " in preset.read_text() and "# held out: " in preset.read_text()
     assert all(len(line) <= 100 for line in lines if "/" not in line)
     # keys of a config's own win over its bases: this one is a base too
