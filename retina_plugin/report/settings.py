@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, NamedTuple
 
 import yaml
@@ -59,7 +58,6 @@ def leaves(config: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield name, value
 
 
-@cache
 def _defaults() -> dict[str, Any]:
     """As a run would write them: tuples are lists in yaml."""
     cfg = add_retina_config(get_cfg())

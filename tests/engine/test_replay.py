@@ -22,6 +22,9 @@ from retina_plugin.engine.trainer import RetinaTrainer
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "tests/support/tiny_models.py"  # has the tiny backbone
+FRONT_END = ROOT / "tests/support/frame_front_end.py"  # in every config once it is known
+    ROOT / "tests/support/frame_front_end.py"
+)  # its settings are in configs once it is known
 
 
 @pytest.fixture
@@ -61,7 +64,8 @@ def test_a_bad_pixel_from_training_to_replay(stopped, tmp_path):
     path = tmp_path / "output/non_finite/step_0.pth"
     assert found.replay == str(path) and f"retina replay {path}" in str(stopped)
     assert found.images[0].file in str(stopped)
-    arguments = [str(path), "--import", str(MODELS), "--out", str(tmp_path / "out"), "--json"]
+    arguments = [str(path), "--out", str(tmp_path / "out"), "--json"]
+    arguments += ["--import", str(MODELS), "--import", str(FRONT_END)]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "retina_plugin.cli", "replay", *arguments],
         capture_output=True,
