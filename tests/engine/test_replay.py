@@ -23,8 +23,6 @@ from retina_plugin.engine.trainer import RetinaTrainer
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "tests/support/tiny_models.py"  # has the tiny backbone
 FRONT_END = ROOT / "tests/support/frame_front_end.py"  # in every config once it is known
-    ROOT / "tests/support/frame_front_end.py"
-)  # its settings are in configs once it is known
 
 
 @pytest.fixture
