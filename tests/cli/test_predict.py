@@ -1,7 +1,6 @@
 """`retina predict` from files to files."""
 
 import csv
-import functools
 import json
 import subprocess
 import sys
@@ -11,13 +10,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from PIL import Image
+from support.own_settings import drop_foreign_settings
 from support.tiny_detector import write_images, write_tiny_detector
 from support.videos import write_video
 
 from retina_plugin import Predictor
 from retina_plugin.cli import main
 from retina_plugin.prediction.video import read_frames
-from retina_plugin.registry import ROLES
 
 THRESH = "0.3"
 
@@ -213,22 +212,12 @@ def test_overwrites_when_told(trained, folder):
     assert run(trained, *options, "--overwrite").exit_code == 0
 
 
-def of_the_plugin_alone(config):
-    """Without the settings of what other tests registered, which another process does not know."""
-    cfg = yaml.safe_load(config)
-    for role in ROLES:
-        node = functools.reduce(lambda inner, key: inner.get(key) or {}, role.node.split("."), cfg)
-        for name, component in role:
-            if not component.__module__.startswith("retina_plugin."):
-                node.pop(name, None)
-    return yaml.safe_dump(cfg)
-
-
 def test_in_a_process_of_its_own(trained, folder, expected):
     """The console's way: stdout is the json and nothing else."""
     tools = str(__file__).replace("cli/test_predict.py", "support/tiny_models.py")
     config = folder.parent / "config.yaml"
-    config.write_text(of_the_plugin_alone(trained.config.read_text()))
+    settings = drop_foreign_settings(yaml.safe_load(trained.config.read_text()))
+    config.write_text(yaml.safe_dump(settings))
     words = [str(config), str(trained.weights), "data", "--json", "--score-thresh", THRESH]
     words += ["--import", tools]
     done = subprocess.run(

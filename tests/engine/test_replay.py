@@ -12,6 +12,7 @@ from PIL import Image
 from support.band_data import write_band_blocks
 from support.block_data import as_overrides
 from support.failing import write_step
+from support.own_settings import drop_foreign_settings
 from support.tiny_models import tiny_focal_cfg
 
 from retina_plugin.data.coco_registration import register_datasets
@@ -22,7 +23,6 @@ from retina_plugin.engine.trainer import RetinaTrainer
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "tests/support/tiny_models.py"  # has the tiny backbone
-FRONT_END = ROOT / "tests/support/frame_front_end.py"  # in every config once it is known
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def stopped(tmp_path, monkeypatch):
         return given
 
     monkeypatch.setattr(RetinaDatasetMapper, "__call__", load_badly)
-    cfg = tiny_focal_cfg(NUM_CLASSES=3, NORM="GN")
+    cfg = drop_foreign_settings(tiny_focal_cfg(NUM_CLASSES=3, NORM="GN"))
     cfg.merge_from_list(
         [
             *as_overrides(paths, None),
@@ -63,7 +63,7 @@ def test_a_bad_pixel_from_training_to_replay(stopped, tmp_path):
     assert found.replay == str(path) and f"retina replay {path}" in str(stopped)
     assert found.images[0].file in str(stopped)
     arguments = [str(path), "--out", str(tmp_path / "out"), "--json"]
-    arguments += ["--import", str(MODELS), "--import", str(FRONT_END)]
+    arguments += ["--import", str(MODELS)]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "retina_plugin.cli", "replay", *arguments],
         capture_output=True,
