@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ from retina_plugin.engine.writers.run_ids import keep_run_id, read_run_id
 RESULTS = ("config.yaml", "environment.json", "curves.png", "metrics.json")
 
 
-class ServiceWriter(EventWriter):
+class ServiceWriter(EventWriter, ABC):
     """Sends scalars and pictures to a service, and at the end the run's small files.
 
     The run begins with the first write, and goes on when a training is resumed. Put it before
@@ -66,22 +67,25 @@ class ServiceWriter(EventWriter):
                 self._write_file(path)
         self._end()
 
+    @abstractmethod
     def _begin(self, run_id: str | None) -> str:
         """Begin the run, or go on with that of ``run_id``; returns its id."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        raise NotImplementedError
+        """Names and values of a step."""
 
+    @abstractmethod
     def _write_picture(self, name: str, picture: np.ndarray, step: int) -> None:
         """``picture``: ``(H, W, 3)`` uint8 RGB."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _write_file(self, path: Path) -> None:
-        raise NotImplementedError
+        """Keep a file of the run."""
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """End the run."""
 
 
 def import_service(name: str) -> ModuleType:
