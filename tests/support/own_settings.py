@@ -11,5 +11,5 @@ def drop_foreign_settings(cfg):
         node = functools.reduce(lambda inner, key: inner.get(key) or {}, role.node.split("."), cfg)
         for name, component in role:
             if not component.__module__.startswith("retina_plugin."):
-                node.pop(name, None)
+                node.pop(role._nodes[name], None)
     return cfg
