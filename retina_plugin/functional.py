@@ -16,11 +16,11 @@ from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.batch_inputs import ground_truth_of
 from retina_plugin.contracts import Normalizer, Predictions
 from retina_plugin.detector import FocalRetinaNet
+from retina_plugin.network.data_parallel import inner_model
 
 Images = Tensor | Sequence[Tensor]
 Target = Instances | Mapping[str, Tensor]
@@ -103,8 +103,7 @@ def detect_from_tensors(model: nn.Module, images: Images) -> list[Instances]:
 
 
 def _detector(model: nn.Module) -> FocalRetinaNet:
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
+    model = inner_model(model)
     if not isinstance(model, FocalRetinaNet):
         raise TypeError(f"expected a FocalRetinaNet, got {type(model).__name__}")
     return model

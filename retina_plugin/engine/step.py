@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from retina_plugin.engine.accumulation import require_accumulable
 from retina_plugin.engine.non_finite.guard import NonFiniteGuard
 from retina_plugin.engine.weight_average import WeightAverage
+from retina_plugin.network.data_parallel import inner_model
 from retina_plugin.normalizers.accumulated_normalizer import AccumulatedNormalizer
 from retina_plugin.registry import unknown_name
 
@@ -107,7 +108,7 @@ class TrainingStep(SimpleTrainer):
 
     @property
     def _detector(self) -> nn.Module:
-        return self.model.module if self._is_parallel else self.model
+        return inner_model(self.model)
 
     def _is_accepted(self, read: dict[str, Tensor], batches: list[Any]) -> bool:
         return self._guard.accepts(

@@ -12,12 +12,12 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.batch_inputs import ground_truth_of
 from retina_plugin.contracts import Predictions
 from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.tracked_metric import VALIDATION
+from retina_plugin.network.data_parallel import inner_model
 
 TOTAL = "total_loss"
 
@@ -160,7 +160,7 @@ def observed_losses(model: nn.Module, names: Sequence[str]) -> Iterator[list[Val
         One a name; none where the model is no :class:`FocalRetinaNet`, or one whose image is not
         seen whole and once, as by tiles. The log says so.
     """
-    detector = model.module if isinstance(model, DistributedDataParallel) else model
+    detector = inner_model(model)
     if not isinstance(detector, FocalRetinaNet):
         reason = f"{type(detector).__name__} does not give the predictions of a whole image"
         log_first_n(logging.INFO, f"No validation loss: {reason}", key="message", name=__name__)

@@ -9,12 +9,12 @@ import torch
 from detectron2.modeling import DatasetMapperTTA, detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.inference.box_voting_post_processor import vote
 from retina_plugin.inference.equal_shapes import detect_by_shape
 from retina_plugin.inference.own_suppression import own_suppression
 from retina_plugin.inference.tile_merging import suppress_across_tiles
+from retina_plugin.network.data_parallel import inner_model
 
 KEY = "TEST.AUG"
 NO_VOTES = 1.0  # no IoU is above it
@@ -63,8 +63,7 @@ class AugmentedDetector(nn.Module):
         check_augmentation(
             min_sizes=min_sizes, max_size=max_size, vote_thresh=vote_thresh, batch=batch
         )
-        if isinstance(detector, DistributedDataParallel):
-            detector = detector.module
+        detector = inner_model(detector)
         own = own_suppression(
             detector,
             type(self).__name__,

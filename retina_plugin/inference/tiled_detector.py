@@ -9,7 +9,6 @@ import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.inference.own_suppression import own_suppression
 from retina_plugin.inference.tile_merging import (
@@ -18,6 +17,7 @@ from retina_plugin.inference.tile_merging import (
     owned_spans,
     suppress_across_tiles,
 )
+from retina_plugin.network.data_parallel import inner_model
 from retina_plugin.tiling import covering_spans
 
 KEY = "INPUT.TILES"
@@ -71,8 +71,7 @@ class TiledDetector(nn.Module):
     ) -> None:
         super().__init__()
         check_test_tiles(size=size, overlap=overlap, batch=batch)
-        if isinstance(detector, DistributedDataParallel):
-            detector = detector.module
+        detector = inner_model(detector)
         own = own_suppression(
             detector,
             type(self).__name__,

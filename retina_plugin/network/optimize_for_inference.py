@@ -10,10 +10,10 @@ from itertools import pairwise
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.contracts import HasInferenceForm
 from retina_plugin.network.checkpointing import CheckpointedSequential
+from retina_plugin.network.data_parallel import inner_model
 from retina_plugin.network.folded_conv import (
     FoldedConv2d,
     FoldedSequential,
@@ -47,9 +47,7 @@ def optimize_for_inference(
     Raises:
         ValueError: ``compile`` on a CPU without a C++ compiler.
     """
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    model = _re_parameterised(model).eval().requires_grad_(False)
+    model = _re_parameterised(inner_model(model)).eval().requires_grad_(False)
     uses = Counter(m for _, m in model.named_modules(remove_duplicate=False))
     for module in list(model.modules()):
         if type(module) in (Conv2d, FoldedConv2d, WinogradConv2d) and _is_fixed(module.norm):

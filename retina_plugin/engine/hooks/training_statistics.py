@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from detectron2.engine.train_loop import HookBase
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.hooks.gradient_norm import GradientNorm
 from retina_plugin.engine.hooks.positive_counts import PositiveCounts
 from retina_plugin.engine.peak_memory import peak_memory_bytes
+from retina_plugin.network.data_parallel import inner_model
 
 MIB = 2**20
 
@@ -51,7 +51,7 @@ class TrainingStatistics(HookBase):
         class_names: Sequence[str] = (),
         gradient_norm: GradientNorm | None = None,
     ) -> None:
-        detector = model.module if isinstance(model, DistributedDataParallel) else model
+        detector = inner_model(model)
         self._device = next(detector.parameters()).device
         self._optimizer = optimizer
         self._images_per_step = images_per_step

@@ -14,7 +14,7 @@ from retina_plugin.evaluation.analysis.coco_numbers import (
 from retina_plugin.evaluation.analysis.columns import Columns
 from retina_plugin.evaluation.analysis.field_groups import FieldGroups
 from retina_plugin.evaluation.analysis.matching import Matches, View, match
-from retina_plugin.evaluation.analysis.shares import share, wilson
+from retina_plugin.evaluation.analysis.shares import found_and_right
 from retina_plugin.evaluation.analysis.verdicts import judge
 
 VIEWS_AT_ONCE = 4  # as many as areas: more would take more memory than all else
@@ -95,19 +95,11 @@ def _of_annotations(
     return results
 
 
-def _group(
-    name: str, *, images: int, objects: int, hit: int, miss: int, precision: Precision
-) -> Group:
-    recall_low, recall_high = wilson(hit, objects)
+def _group(name: str, images: int, precision: Precision, **counts: int) -> Group:
     return Group(
         name=name,
         images=images,
-        objects=objects,
-        detections=hit + miss,
         AP=mean(precision.precision[: len(IOU_THRESHOLDS)]),
         AP50=mean(precision.precision[0]),
-        recall=share(hit, objects),
-        recall_low=recall_low,
-        recall_high=recall_high,
-        precision=share(hit, hit + miss),
+        **found_and_right(**counts),
     )

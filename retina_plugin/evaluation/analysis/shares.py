@@ -20,3 +20,22 @@ def wilson(part: int, whole: int) -> tuple[float | None, float | None]:
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     width = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
     return max(0.0, middle - width), min(1.0, middle + width)
+
+
+def found_and_right(*, objects: int, hit: int, miss: int) -> dict[str, int | float | None]:
+    """What every breakdown says of some objects and of the detections that are theirs.
+
+    Args:
+        objects: that count.
+        hit: detections that are right.
+        miss: detections that are not.
+    """
+    low, high = wilson(hit, objects)
+    return {
+        "objects": objects,
+        "detections": hit + miss,
+        "recall": share(hit, objects),
+        "recall_low": low,
+        "recall_high": high,
+        "precision": share(hit, hit + miss),
+    }

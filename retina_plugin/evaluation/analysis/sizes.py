@@ -7,7 +7,7 @@ import numpy as np
 from retina_plugin.evaluation.analysis.breakdowns import Number, SizeBin
 from retina_plugin.evaluation.analysis.coco_numbers import AREAS
 from retina_plugin.evaluation.analysis.columns import Columns
-from retina_plugin.evaluation.analysis.shares import share, wilson
+from retina_plugin.evaluation.analysis.shares import found_and_right
 from retina_plugin.evaluation.analysis.verdicts import Verdicts
 
 SMALLEST_OCTAVE = 8.0  # pixels of side
@@ -23,10 +23,12 @@ def coco_sizes(views: list[Verdicts], APs: list[Number]) -> list[SizeBin]:
     sizes = []
     for (name, (low, high)), verdicts, ap in zip(AREAS.items(), views, APs, strict=True):
         end = None if high == AREAS["all"][1] else high**0.5
-        hit = int((verdicts.hit & verdicts.kept).sum())
-        miss = int((verdicts.miss & verdicts.kept).sum())
-        objects = int(verdicts.counts.sum())
-        sizes.append(_bin(name, low**0.5, end, objects=objects, hit=hit, miss=miss, AP=ap))
+        shares = found_and_right(
+            objects=int(verdicts.counts.sum()),
+            hit=int((verdicts.hit & verdicts.kept).sum()),
+            miss=int((verdicts.miss & verdicts.kept).sum()),
+        )
+        sizes.append(SizeBin(name=name, low=low**0.5, high=end, AP=ap, **shares))
     return sizes
 
 
@@ -53,10 +55,10 @@ def octaves(columns: Columns, verdicts: Verdicts) -> list[SizeBin]:
     miss = np.bincount(own - first, minlength=len(sizes))
     bins = []
     for i, size in enumerate(sizes):
-        low = SMALLEST_OCTAVE * 2.0 ** (size - 1) if size else 0.0
-        high = SMALLEST_OCTAVE * 2.0**size
-        counts = {"objects": int(objects[i]), "hit": int(hit[i]), "miss": int(miss[i])}
-        bins.append(_bin(f"{low:g}-{high:g}", float(low), float(high), **counts))
+        low = float(SMALLEST_OCTAVE * 2.0 ** (size - 1)) if size else 0.0
+        high = float(SMALLEST_OCTAVE * 2.0**size)
+        shares = found_and_right(objects=int(objects[i]), hit=int(hit[i]), miss=int(miss[i]))
+        bins.append(SizeBin(name=f"{low:g}-{high:g}", low=low, high=high, AP=None, **shares))
     return bins
 
 
@@ -65,28 +67,3 @@ def _octave(area: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         place = np.floor(np.log2(np.sqrt(np.maximum(area, 0)) / SMALLEST_OCTAVE)) + 1
     return np.maximum(place, 0).astype(np.int64)
-
-
-def _bin(
-    name: str,
-    low: float,
-    high: float | None,
-    *,
-    objects: int,
-    hit: int,
-    miss: int,
-    AP: Number = None,
-) -> SizeBin:
-    recall_low, recall_high = wilson(hit, objects)
-    return SizeBin(
-        name=name,
-        low=low,
-        high=high,
-        objects=objects,
-        detections=hit + miss,
-        AP=AP,
-        recall=share(hit, objects),
-        recall_low=recall_low,
-        recall_high=recall_high,
-        precision=share(hit, hit + miss),
-    )
