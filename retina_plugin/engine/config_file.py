@@ -24,11 +24,12 @@ from fvcore.common.config import BASE_KEY
 
 from retina_plugin.config import add_retina_config
 from retina_plugin.engine.safe_yaml import ConfigFileError, read_yaml
-from retina_plugin.registry import UnknownNameError
+from retina_plugin.registry import ROLES, UnknownNameError
 
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = "MODEL.RETINANET.NUM_CLASSES"
+COMPONENT_NODES = {role.node for role in ROLES}  # each component's settings stand in one of them
 OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -207,6 +208,8 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
             node = ".".join(keys[:bad])
             of = f"of {node}" if node else "at the top"
             valid[node] = f"Valid keys {of}: {', '.join(sorted(_parent(cfg, keys[:bad])))}."
+            if bad < len(keys) - 1 and node in COMPONENT_NODES:
+                unknown[-1] += f" If {keys[bad]} is of your own, --import its file."
             continue
         if keys in _free_keys():
             _parent(cfg, keys[:-1])[keys[-1]] = None  # else it must keep the type of a file's value

@@ -264,6 +264,16 @@ def test_unknown_key_lists_all_valid_ones(write):
     assert listed == sorted(load_config("").MODEL.RETINANET)
 
 
+def test_settings_of_a_component_that_nobody_imported(write):
+    """A run's config with a backbone of its user's own, read without the file that has it."""
+    with pytest.raises(ConfigKeyError, match="--import its file") as error:
+        load_config(write("MODEL: {BACKBONE: {Own: {WIDTH: 1}}}\n"))
+    assert "unknown key MODEL.BACKBONE.Own.WIDTH" in str(error.value)
+    with pytest.raises(ConfigKeyError) as error:
+        load_config(write("MODEL: {BACKBONE: {FREEZ: 1}, FPN: {Own: {WIDTH: 1}}}\n"))
+    assert "--import" not in str(error.value)
+
+
 def test_all_mistakes_of_file_and_bases_at_once(write):
     write("SOLVER:\n  LR: 0.1\n", "a.yaml")
     path = write("_BASE_: a.yaml\nMODEL: {WEIGHT: w}\nTEST: {EVALPERIOD: 1}\nSEED: x\n")
