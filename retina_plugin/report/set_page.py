@@ -169,7 +169,7 @@ class SetPage:
         """How many of the images the table has."""
         every = len(self.analysis.images)
         return (
-            f"All {every} images"
+            f"All images ({every:,})"
             if every <= MOST_LISTED
             else f"The {MOST_LISTED} worst images of {every:,}"
         )

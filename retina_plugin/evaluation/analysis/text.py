@@ -65,8 +65,8 @@ def comparison_text(comparison: Comparison) -> str:
 def _counts(analysis: Analysis) -> str:
     x = analysis.counts
     return (
-        f"{x.images} images ({x.empty_images} without objects), {x.objects} objects "
-        f"({x.ignored_objects} crowds besides), {x.detections} detections"
+        f"images: {x.images} ({x.empty_images} without objects), objects: {x.objects} "
+        f"({x.ignored_objects} crowds besides), detections: {x.detections}"
     )
 
 
