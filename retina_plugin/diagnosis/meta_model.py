@@ -103,7 +103,7 @@ def _build(cfg: CfgNode) -> nn.Module:
     try:
         with torch.device("meta"):
             return build_model(cfg)
-    except (RuntimeError, NotImplementedError):  # "Tensor.item() cannot be called on meta tensors"
+    except RuntimeError:  # "Tensor.item() cannot be called on meta tensors"
         return build_model(cfg)
 
 

@@ -208,8 +208,6 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
             node = ".".join(keys[:bad])
             of = f"of {node}" if node else "at the top"
             valid[node] = f"Valid keys {of}: {', '.join(sorted(_parent(cfg, keys[:bad])))}."
-            if bad < len(keys) - 1 and node in COMPONENT_NODES:
-                unknown[-1] += f" If {keys[bad]} is of your own, --import its file."
             continue
         if keys in _free_keys():
             _parent(cfg, keys[:-1])[keys[-1]] = None  # else it must keep the type of a file's value
@@ -271,7 +269,11 @@ def _describe_unknown(cfg: CfgNode, keys: tuple[str, ...], bad: int) -> str:
         meant = [path for path, _ in _leaves(cfg) if path[-1] == keys[-1]]
         meant = [path for path in meant if path[:2] == ("MODEL", "RETINANET")] or meant
     hint = " or ".join(".".join(path) for path in meant[:3])
-    return f"{message} Did you mean {hint}?" if hint else message
+    if hint:
+        message += f" Did you mean {hint}?"
+    if bad < len(keys) - 1 and ".".join(keys[:bad]) in COMPONENT_NODES:
+        message += f" If {keys[bad]} is of your own, --import its file."
+    return message
 
 
 def _nested(keys: tuple[str, ...]) -> str:

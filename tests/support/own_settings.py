@@ -1,14 +1,12 @@
 """Configs that a process without the tests' components can read."""
 
-import functools
-
-from retina_plugin.registry import ROLES
+from retina_plugin.registry import ROLES, find_node
 
 
 def drop_foreign_settings(cfg):
     """Remove the settings of what tests registered in this process; ``cfg`` is a node or a dict."""
     for role in ROLES:
-        node = functools.reduce(lambda inner, key: inner.get(key) or {}, role.node.split("."), cfg)
+        node = find_node(cfg, role.node) or {}
         for name, component in role:
             if not component.__module__.startswith("retina_plugin."):
                 node.pop(role._nodes[name], None)
