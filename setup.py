@@ -52,7 +52,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["retina_plugin", "retina_plugin.*"]),
-    package_data={"retina_plugin.report": ["templates/*"]},
+    package_data={"retina_plugin.workbench.report": ["templates/*"]},
     python_requires=">=3.10",
     install_requires=[
         # Detectron2 itself has no release to name here: retina_plugin/detectron2_check.py says

@@ -11,7 +11,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import detectron2.modeling  # noqa: F401
 
-from retina_plugin import (  # noqa: E402
+from retina_plugin.config.defaults import add_retina_config  # noqa: E402
+from retina_plugin.inference.augmented_detector import AugmentedDetector  # noqa: E402
+from retina_plugin.inference.optimize_for_inference import optimize_for_inference  # noqa: E402
+from retina_plugin.inference.tiled_detector import TiledDetector  # noqa: E402
+from retina_plugin.modeling import (  # noqa: E402
     anchors,
     assigners,
     backbones,
@@ -22,26 +26,22 @@ from retina_plugin import (  # noqa: E402
     necks,
     normalizers,
 )
-from retina_plugin.config import add_retina_config  # noqa: E402
-from retina_plugin.contracts import NetworkInput, Predictions  # noqa: E402
-from retina_plugin.detector import FocalRetinaNet  # noqa: E402
-from retina_plugin.functional import (  # noqa: E402
+from retina_plugin.modeling.contracts import NetworkInput, Predictions  # noqa: E402
+from retina_plugin.modeling.detector import FocalRetinaNet  # noqa: E402
+from retina_plugin.modeling.functional import (  # noqa: E402
     detect_from_tensors,
     loss_from_predictions,
     loss_from_tensors,
     predict_from_tensors,
 )
-from retina_plugin.inference import NMSPostProcessor, SoftNMSPostProcessor  # noqa: E402
-from retina_plugin.inference.augmented_detector import AugmentedDetector  # noqa: E402
-from retina_plugin.inference.tiled_detector import TiledDetector  # noqa: E402
-from retina_plugin.network.optimize_for_inference import optimize_for_inference  # noqa: E402
+from retina_plugin.modeling.post_processors import NMSPostProcessor, SoftNMSPostProcessor  # noqa: E402
 from retina_plugin.version import __version__  # noqa: E402
 
 
 def __getattr__(name: str) -> Any:
     """``Predictor``, which needs the engine: not imported before it is used."""
     if name == "Predictor":
-        from retina_plugin.prediction.predictor import Predictor
+        from retina_plugin.inference.prediction.predictor import Predictor
 
         return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

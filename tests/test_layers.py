@@ -1,4 +1,4 @@
-"""The package's layers, read from its source: imports point downward, and few read the config."""
+"""The package's rooms, read from its source: imports point downward, and few read the config."""
 
 import ast
 from collections.abc import Iterator
@@ -11,38 +11,32 @@ import retina_plugin
 
 PACKAGE = Path(retina_plugin.__file__).parent
 TOP = "__init__"
-LEAST_LAYER_OF_CONFIG = "config"
 
-# lowest first; what stands side by side never imports each other
-LAYERS = (
-    ("dense_targets", "geometry", "norm_folding", "softplus", "tiling"),
-    ("contracts", "drawing", "registry", "rep_conv", "version", "detectron2_check"),
-    ("environment",),
-    (
-        *("heads", "losses", "assigners", "coders", "anchors", "backbones", "necks", "normalizers"),
-        *("network", "batch_inputs", "front_ends"),
-    ),
-    ("inference", "checked_backbone"),
-    ("detector",),
-    ("config", "functional"),
-    ("data", "weights"),
-    ("anchor_analysis", "evaluation"),
-    ("diagnosis", "report"),
+# The rooms, lowest first; what stands side by side never imports each other
+ROOMS = (
+    ("version", "detectron2_check", "registry", "drawing"),
+    ("config",),
+    ("modeling",),
+    ("data", "checkpoint"),
+    ("evaluation",),
+    ("inference",),
     ("engine",),
-    ("benchmark", "comparison", "prediction"),
+    ("workbench",),
     ("cli",),
     (TOP,),
 )
-HEIGHT = {unit: height for height, units in enumerate(LAYERS) for unit in units}
+HEIGHT = {room: height for height, rooms in enumerate(ROOMS) for room in rooms}
+
+# Within `modeling` families know nothing of each other; what composes them stands above them all
+FAMILIES = (
+    *("anchors", "assigners", "backbones", "coders", "front_ends", "heads", "losses", "necks"),
+    *("normalizers", "post_processors"),
+)
+COMPOSERS = ("detector", "checked_backbone", "functional", "architecture")
 
 
-def unit_of(path: Path, root: Path) -> str:
-    """The module or family at the package's top level that a file belongs to."""
-    return path.relative_to(root).with_suffix("").parts[0]
-
-
-def imported_units(path: Path, root: Path) -> Iterator[tuple[int, str]]:
-    """Line and unit of every import of the package's own, wherever in the file it stands."""
+def imported_modules(path: Path, root: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line and parts of every module of the package that a file imports, wherever in it."""
     name = root.name
     package = [name, *path.relative_to(root).parent.parts]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -57,38 +51,48 @@ def imported_units(path: Path, root: Path) -> Iterator[tuple[int, str]]:
         for module in modules:
             first, *rest = module.split(".")
             if first == name:
-                is_unit = rest and ((root / rest[0]).is_dir() or (root / f"{rest[0]}.py").is_file())
-                yield node.lineno, rest[0] if is_unit else TOP
+                yield node.lineno, tuple(rest) if is_unit(root, rest[:1]) else (TOP,)
+
+
+def is_unit(root: Path, parts: list[str]) -> bool:
+    path = root.joinpath(*parts)
+    return bool(parts) and (path.is_dir() or path.with_suffix(".py").is_file())
+
+
+def within_modeling(parts: tuple[str, ...]) -> str:
+    """The family, or the module between the families, that a module of `modeling` belongs to."""
+    return parts[1] if parts[0] == "modeling" and len(parts) > 1 else ""
 
 
 def wrong_imports(root: Path) -> list[str]:
     """One line for each import that does not point downward."""
     wrong = []
     for path in sorted(root.rglob("*.py")):
-        unit = unit_of(path, root)
         where = path.relative_to(root)
-        if unit not in HEIGHT:
-            wrong.append(f"{where}: '{unit}' has no place in LAYERS")
+        own = where.with_suffix("").parts
+        if own[0] not in HEIGHT:
+            wrong.append(f"{where}: '{own[0]}' has no place in ROOMS")
             continue
-        for line, other in imported_units(path, root):
-            if other != unit and not HEIGHT.get(other, len(LAYERS)) < HEIGHT[unit]:
-                wrong.append(f"{where}:{line}: {unit} imports {other}")
+        for line, other in imported_modules(path, root):
+            mine, theirs = within_modeling(own), within_modeling(other)
+            if other[0] != own[0]:
+                if not HEIGHT.get(other[0], len(ROOMS)) < HEIGHT[own[0]]:
+                    wrong.append(f"{where}:{line}: {own[0]} imports {other[0]}")
+            elif mine not in COMPOSERS and theirs != mine and theirs in (*FAMILIES, *COMPOSERS):
+                wrong.append(f"{where}:{line}: {mine} imports {theirs}")
     return wrong
 
 
 def may_read_config(function: str) -> bool:
-    builds_backbone = function.startswith("build_") and function.endswith("_backbone")
-    extends_config = function.startswith("add_") and function.endswith("_config")
-    return function == "from_config" or builds_backbone or extends_config
+    builds = function.startswith("build_") and function.endswith("_backbone")
+    return function == "from_config" or builds
 
 
 def config_readers(root: Path) -> list[str]:
-    """One line for each function below the config's layer that takes a config and must not."""
+    """One line for each function of the model that takes a config and must not."""
     wrong = []
-    for path in sorted(root.rglob("*.py")):
-        unit = unit_of(path, root)
-        # the registry is what hands each component its own part of the config
-        if unit == "registry" or HEIGHT.get(unit, 0) >= HEIGHT[LEAST_LAYER_OF_CONFIG]:
+    for path in sorted((root / "modeling").rglob("*.py")):
+        if path.stem == "architecture":  # it looks at which detector a config names
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.FunctionDef) or may_read_config(node.name):
@@ -111,14 +115,26 @@ def write_package(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
+def skeleton() -> dict[str, str]:
+    """Empty rooms and families."""
+    units = [*HEIGHT, *(f"modeling/{name}" for name in (*FAMILIES, *COMPOSERS, "contracts"))]
+    names = {x: (PACKAGE / f"{x}.py").is_file() for x in units}
+    return {f"{x}.py" if is_file else f"{x}/__init__.py": "" for x, is_file in names.items()}
+
+
 def test_imports_point_downward():
     assert wrong_imports(PACKAGE) == []
 
 
-def test_every_layer_exists():
+def test_every_room_exists():
     """A name that is gone would hide that the table is out of date."""
-    for unit in HEIGHT:
+    for unit in [*HEIGHT, *(f"modeling/{name}" for name in (*FAMILIES, *COMPOSERS))]:
         assert (PACKAGE / unit).is_dir() or (PACKAGE / f"{unit}.py").is_file(), unit
+
+
+def test_the_top_is_the_house_and_nothing_else():
+    units = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert units - {"__pycache__", "configs"} == set(HEIGHT)
 
 
 def test_only_builders_read_the_config():
@@ -128,25 +144,29 @@ def test_only_builders_read_the_config():
 @pytest.mark.parametrize(
     ("path", "source", "found"),
     [
-        ("losses/a.py", "from retina_plugin.detector import X", "losses imports detector"),
-        ("losses/a.py", "import retina_plugin.heads.b", "losses imports heads"),
-        ("losses/a.py", "from retina_plugin import heads", "losses imports heads"),
-        ("losses/a.py", "from retina_plugin import FocalRetinaNet", "losses imports __init__"),
-        ("losses/a.py", "import retina_plugin", "losses imports __init__"),
-        ("losses/a.py", "from ..heads import b", "losses imports heads"),
-        ("losses/a.py", "from .. import heads", "losses imports heads"),
-        ("losses/a.py", "def f():\n    from retina_plugin import heads", "losses imports heads"),
-        ("contracts.py", "from retina_plugin.registry import X", "contracts imports registry"),
-        ("registry.py", "from . import heads", "registry imports heads"),
-        ("data/a.py", "from retina_plugin.engine import x", "data imports engine"),
-        ("inference.py", "from retina_plugin.config import x", "inference imports config"),
-        ("helpers/a.py", "", "'helpers' has no place in LAYERS"),
+        ("modeling/losses/a.py", "from retina_plugin.modeling.detector import X", "detector"),
+        ("modeling/losses/a.py", "import retina_plugin.modeling.heads.b", "heads"),
+        ("modeling/losses/a.py", "from retina_plugin.modeling import heads", "heads"),
+        ("modeling/losses/a.py", "from retina_plugin import FocalRetinaNet", "__init__"),
+        ("modeling/losses/a.py", "import retina_plugin", "__init__"),
+        ("modeling/losses/a.py", "from ..heads import b", "heads"),
+        ("modeling/losses/a.py", "from .. import heads", "heads"),
+        ("modeling/losses/a.py", "from ...data import b", "data"),
+        ("modeling/losses/a.py", "def f():\n    from retina_plugin.modeling import heads", "heads"),
+        ("modeling/contracts.py", "from retina_plugin.modeling.heads import X", "heads"),
+        ("modeling/contracts.py", "from retina_plugin.modeling.detector import X", "detector"),
+        ("modeling/detector.py", "from retina_plugin.data import X", "data"),
+        ("registry/a.py", "from retina_plugin import modeling", "modeling"),
+        ("config/a.py", "from retina_plugin.modeling import contracts", "modeling"),
+        ("data/a.py", "from retina_plugin.engine import x", "engine"),
+        ("data/a.py", "from retina_plugin.checkpoint import x", "checkpoint"),
+        ("inference/a.py", "from retina_plugin.engine import x", "engine"),
+        ("engine/a.py", "from retina_plugin.workbench import x", "workbench"),
+        ("helpers/a.py", "", "'helpers' has no place in ROOMS"),
     ],
 )
 def test_an_upward_import_is_found(tmp_path, path, source, found):
-    files = {f"{unit}/__init__.py": "" for unit in HEIGHT if (PACKAGE / unit).is_dir()}
-    files |= {f"{unit}.py": "" for unit in HEIGHT if (PACKAGE / f"{unit}.py").is_file()}
-    root = write_package(tmp_path / "retina_plugin", {**files, path: source})
+    root = write_package(tmp_path / "retina_plugin", {**skeleton(), path: source})
     (line,) = wrong_imports(root)
     assert line.startswith(path)
     assert line.endswith(found)
@@ -154,12 +174,19 @@ def test_an_upward_import_is_found(tmp_path, path, source, found):
 
 def test_a_downward_import_is_none(tmp_path):
     files = {
-        "losses/__init__.py": "",
-        "losses/a.py": "import torch\nfrom . import b\nfrom retina_plugin.losses.b import f",
-        "losses/b.py": "from retina_plugin.contracts import IGNORE\nfrom ..registry import ROLES",
-        "contracts.py": "",
-        "registry.py": "",
-        "__init__.py": "from retina_plugin import losses",
+        **skeleton(),
+        "modeling/losses/a.py": """
+            import torch
+            from . import b
+            from retina_plugin.modeling.losses.b import f
+            from ...config import d
+        """,
+        "modeling/losses/b.py": """
+            from retina_plugin.modeling.contracts import IGNORE
+            from ...registry import ROLES
+        """,
+        "modeling/detector.py": "from retina_plugin.modeling.losses.b import f",
+        "__init__.py": "from retina_plugin.modeling import losses",
     }
     assert wrong_imports(write_package(tmp_path / "retina_plugin", files)) == []
 
@@ -169,9 +196,9 @@ def test_a_downward_import_is_none(tmp_path):
     ["def f(cfg): ...", "def f(*, settings: CfgNode): ...", "class A:\n    def f(self, cfg): ..."],
 )
 def test_a_reader_of_the_config_is_found(tmp_path, source):
-    root = write_package(tmp_path / "retina_plugin", {"losses/a.py": source, "engine/a.py": source})
-    (line,) = config_readers(root)
-    assert line.startswith("losses/a.py")
+    files = {"modeling/losses/a.py": source, "engine/a.py": source}
+    (line,) = config_readers(write_package(tmp_path / "retina_plugin", files))
+    assert line.startswith("modeling/losses/a.py")
 
 
 def test_builders_of_the_config_are_none(tmp_path):
@@ -180,7 +207,6 @@ def test_builders_of_the_config_are_none(tmp_path):
             @classmethod
             def from_config(cls, cfg): ...
         def build_tiny_fpn_backbone(cfg, input_shape): ...
-        def add_tiny_config(cfg): ...
     """
-    root = write_package(tmp_path / "retina_plugin", {"backbones/a.py": source})
+    root = write_package(tmp_path / "retina_plugin", {"modeling/backbones/a.py": source})
     assert config_readers(root) == []

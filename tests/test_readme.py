@@ -9,8 +9,8 @@ from detectron2 import model_zoo
 from detectron2.config import get_cfg
 
 from retina_plugin import add_retina_config
+from retina_plugin.config.config_file import load_config
 from retina_plugin.data.digits import prepare_digits
-from retina_plugin.engine.config_file import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -17,10 +17,10 @@ from support.block_data import as_overrides, write_blocks
 from support.tiny_lazy_config import WORKED, write_tiny_lazy_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from retina_plugin.config.config_file import load_config
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.digits import prepare_digits
 from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.trainer import RetinaTrainer
 
 ROOT = Path(__file__).parents[1]

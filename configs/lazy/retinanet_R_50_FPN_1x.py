@@ -9,13 +9,13 @@ from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 
 from retina_plugin import FocalRetinaNet, NMSPostProcessor
-from retina_plugin.anchors.octave_anchor_generator import OctaveAnchorGenerator
-from retina_plugin.assigners.max_iou_assigner import MaxIoUAssigner
-from retina_plugin.coders.delta_coder import DeltaCoder
-from retina_plugin.heads.focal_retinanet_head import FocalRetinaNetHead
-from retina_plugin.losses.focal_loss import FocalLoss
-from retina_plugin.losses.smooth_l1_loss import SmoothL1Loss
-from retina_plugin.normalizers.ema_normalizer import EMANormalizer
+from retina_plugin.modeling.anchors.octave_anchor_generator import OctaveAnchorGenerator
+from retina_plugin.modeling.assigners.max_iou_assigner import MaxIoUAssigner
+from retina_plugin.modeling.coders.delta_coder import DeltaCoder
+from retina_plugin.modeling.heads.focal_retinanet_head import FocalRetinaNetHead
+from retina_plugin.modeling.losses.focal_loss import FocalLoss
+from retina_plugin.modeling.losses.smooth_l1_loss import SmoothL1Loss
+from retina_plugin.modeling.normalizers.ema_normalizer import EMANormalizer
 
 stock = model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.py")
 dataloader = stock.dataloader

@@ -1,14 +1,15 @@
 # RetinaNet on Detectron2's Swin-T: the worked LazyConfig with another backbone. Any of
-# retina_plugin.backbones goes the same way, L(Torchvision)(model="convnext_tiny") for one, and the
-# necks of retina_plugin.necks in FPNNeck's place. Weights: train.init_checkpoint=YOUR.pth
+# retina_plugin.modeling.backbones goes the same way, L(Torchvision)(model="convnext_tiny") for one,
+# and the necks of retina_plugin.modeling.necks in FPNNeck's place.
+# Weights: train.init_checkpoint=YOUR.pth
 # command:  python train_net.py --config-file configs/lazy/retinanet_swin_T_FPN_1x.py --num-gpus 8
 # time:     not measured here
 # expected: not measured here
 from detectron2.config import LazyCall as L
 
-from retina_plugin.backbones.pixel_format import IMAGENET_RGB
-from retina_plugin.backbones.swin_fpn import SwinStages
-from retina_plugin.necks.fpn_neck import FPNNeck
+from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB
+from retina_plugin.modeling.backbones.swin_fpn import SwinStages
+from retina_plugin.modeling.necks.fpn_neck import FPNNeck
 
 from .retinanet_R_50_FPN_1x import dataloader, lr_multiplier, model, optimizer, train
 

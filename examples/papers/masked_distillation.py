@@ -15,8 +15,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import configurable
 from torch.nn import functional as F
 
-from retina_plugin.detector import FocalRetinaNet
-from retina_plugin.engine.config_file import load_config
+from retina_plugin.config.config_file import load_config
+from retina_plugin.modeling.detector import FocalRetinaNet
 from retina_plugin.registry import DETECTORS
 
 

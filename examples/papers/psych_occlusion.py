@@ -11,7 +11,7 @@ The penalty's course is ours; the paper fits it to people's answers.
 
 from torch import nn
 
-from retina_plugin.losses.giou_loss import GIoULoss
+from retina_plugin.modeling.losses.giou_loss import GIoULoss
 from retina_plugin.registry import BOX_LOSSES
 
 

@@ -14,18 +14,19 @@ from pathlib import Path
 import click
 from detectron2.config import CfgNode
 
-from retina_plugin.anchor_analysis.coverage import Coverage, coverage_of
-from retina_plugin.anchor_analysis.fitting import GENERATORS, FittedAnchors, fit_anchors
-from retina_plugin.anchor_analysis.pictures import draw_pictures
-from retina_plugin.anchor_analysis.preset import preset_text
-from retina_plugin.anchor_analysis.summary import as_dict, as_text
-from retina_plugin.anchor_analysis.verdict import verdict
 from retina_plugin.cli._quiet import quiet
+from retina_plugin.config.config_file import load_config
+from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.coco_registration import register_datasets
+from retina_plugin.data.example_data import EXAMPLES, example_overrides
 from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.config_file import load_config
-from retina_plugin.engine.example_data import EXAMPLES, example_overrides
-from retina_plugin.engine.setup import import_extension, user_errors
+from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.workbench.anchors.coverage import Coverage, coverage_of
+from retina_plugin.workbench.anchors.fitting import GENERATORS, FittedAnchors, fit_anchors
+from retina_plugin.workbench.anchors.pictures import draw_pictures
+from retina_plugin.workbench.anchors.preset import preset_text
+from retina_plugin.workbench.anchors.summary import as_dict, as_text
+from retina_plugin.workbench.anchors.verdict import verdict
 
 
 @click.command(name="anchors")

@@ -11,13 +11,14 @@ import click
 import torch
 from tqdm import tqdm
 
-from retina_plugin.benchmark.backbone_variants import FULL, HEADS, TINY
-from retina_plugin.benchmark.backbones import as_markdown, measure_backbones
-from retina_plugin.benchmark.cases import Case
-from retina_plugin.benchmark.report import environment, heading
 from retina_plugin.cli.benchmark import Size
-from retina_plugin.engine.setup import available_device, user_errors
+from retina_plugin.config.device import available_device
+from retina_plugin.engine.user_errors import user_errors
 from retina_plugin.registry import unknown_name
+from retina_plugin.workbench.benchmark.backbone_variants import FULL, HEADS, TINY
+from retina_plugin.workbench.benchmark.backbones import as_markdown, measure_backbones
+from retina_plugin.workbench.benchmark.cases import Case
+from retina_plugin.workbench.benchmark.report import environment, heading
 
 CLASSES, BOXES = 80, 10
 TINY_CASE = Case(images=2, boxes=4, height=96, width=96, classes=3)
@@ -55,7 +56,7 @@ def command(
     Exit codes: 0 all rows are there, 1 a row failed, 2 the command is wrong.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("retina_plugin.benchmark").setLevel(logging.INFO)
+    logging.getLogger("retina_plugin.workbench.benchmark").setLevel(logging.INFO)
     torch.set_flush_denormal(True)
     try:
         with user_errors():

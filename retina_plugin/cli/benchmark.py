@@ -15,19 +15,26 @@ import torch
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from retina_plugin.benchmark import coco_evaluation, data_loading
-from retina_plugin.benchmark.assignment import measure_assignment
-from retina_plugin.benchmark.cases import Case
-from retina_plugin.benchmark.classification_loss import measure_classification_loss
-from retina_plugin.benchmark.contenders import build_contenders
-from retina_plugin.benchmark.inference import measure_inference
-from retina_plugin.benchmark.report import as_dict, as_text, environment, heading
-from retina_plugin.benchmark.resident import measure_resident
-from retina_plugin.benchmark.rows import PLUGIN, Part, Row
-from retina_plugin.benchmark.scaling import POINTS, QUICK_POINTS, draw_scaling, measure_scaling
-from retina_plugin.benchmark.step import measure_step
-from retina_plugin.engine.config_file import load_config
-from retina_plugin.engine.setup import available_device, import_extension, user_errors
+from retina_plugin.config.config_file import load_config
+from retina_plugin.config.device import available_device
+from retina_plugin.config.extensions import import_extension
+from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.workbench.benchmark import coco_evaluation, data_loading
+from retina_plugin.workbench.benchmark.assignment import measure_assignment
+from retina_plugin.workbench.benchmark.cases import Case
+from retina_plugin.workbench.benchmark.classification_loss import measure_classification_loss
+from retina_plugin.workbench.benchmark.contenders import build_contenders
+from retina_plugin.workbench.benchmark.inference import measure_inference
+from retina_plugin.workbench.benchmark.report import as_dict, as_text, environment, heading
+from retina_plugin.workbench.benchmark.resident import measure_resident
+from retina_plugin.workbench.benchmark.rows import PLUGIN, Part, Row
+from retina_plugin.workbench.benchmark.scaling import (
+    POINTS,
+    QUICK_POINTS,
+    draw_scaling,
+    measure_scaling,
+)
+from retina_plugin.workbench.benchmark.step import measure_step
 
 PARTS: dict[str, Callable[..., Part]] = {
     "step": measure_step,
@@ -114,7 +121,7 @@ def command(
     Exit codes: 0 measured, 1 the config cannot be, 2 the command is wrong.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("retina_plugin.benchmark").setLevel(logging.INFO)
+    logging.getLogger("retina_plugin.workbench.benchmark").setLevel(logging.INFO)
     torch.manual_seed(0)
     torch.set_flush_denormal(True)  # first: the threads of the first parallel operator inherit it
     try:

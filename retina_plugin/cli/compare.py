@@ -10,16 +10,17 @@ from pathlib import Path
 
 import click
 
-from retina_plugin.comparison.contenders import parse_contenders
-from retina_plugin.comparison.page import write_comparison
-from retina_plugin.comparison.plot import draw_comparison
-from retina_plugin.comparison.pool import carry_out
-from retina_plugin.comparison.runs import Run, plan_runs
-from retina_plugin.comparison.summary import as_text, results_of
+from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.coco_json import write_json
+from retina_plugin.data.example_data import EXAMPLES, example_overrides
 from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.example_data import EXAMPLES, example_overrides
-from retina_plugin.engine.setup import import_extension, user_errors
+from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.workbench.compare.contenders import parse_contenders
+from retina_plugin.workbench.compare.page import write_comparison
+from retina_plugin.workbench.compare.plot import draw_comparison
+from retina_plugin.workbench.compare.pool import carry_out
+from retina_plugin.workbench.compare.runs import Run, plan_runs
+from retina_plugin.workbench.compare.summary import as_text, results_of
 
 
 @click.command(name="compare")

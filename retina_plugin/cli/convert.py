@@ -13,13 +13,13 @@ import click
 import torch
 from detectron2.modeling import build_model
 
-from retina_plugin.engine.config_file import load_config
-from retina_plugin.engine.setup import user_errors
-from retina_plugin.weights.config_text import config_text
-from retina_plugin.weights.conversion import Conversion
-from retina_plugin.weights.convert import MMDETECTION, OWN, TORCHVISION, convert_file
-from retina_plugin.weights.report import WeightReport, counted, first
-from retina_plugin.weights.torchvision_retinanet import EPS
+from retina_plugin.checkpoint.config_text import config_text
+from retina_plugin.checkpoint.conversion import Conversion
+from retina_plugin.checkpoint.convert import MMDETECTION, OWN, TORCHVISION, convert_file
+from retina_plugin.checkpoint.report import WeightReport, counted, first
+from retina_plugin.checkpoint.torchvision_retinanet import EPS
+from retina_plugin.config.config_file import load_config
+from retina_plugin.engine.user_errors import user_errors
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 

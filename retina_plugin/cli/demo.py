@@ -16,12 +16,14 @@ from tabulate import tabulate
 
 from retina_plugin.data.coco_json import SplitPaths
 from retina_plugin.data.coco_registration import register_datasets
-from retina_plugin.engine.end_report import report_run
-from retina_plugin.engine.example_data import EXAMPLES, data_overrides, default_folder
-from retina_plugin.engine.setup import argument_parser, setup, user_errors
+from retina_plugin.data.example_data import EXAMPLES, data_overrides, default_folder
+from retina_plugin.engine.setup import argument_parser, setup
 from retina_plugin.engine.trainer import RetinaTrainer
+from retina_plugin.engine.user_errors import user_errors
 from retina_plugin.evaluation.curves import draw_curves
 from retina_plugin.evaluation.pictures import draw_pairs
+from retina_plugin.workbench.end_report import report_run
+from retina_plugin.workbench.job import consult_doctor
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "crowns.yaml"
 PREPARE, TESTS = EXAMPLES["crowns"]
@@ -83,7 +85,7 @@ def _config(
     data = data_overrides("crowns", paths, ["val"])
     arguments.opts = [*data, "OUTPUT_DIR", str(out), *overrides]
     _keep_dumps_off_the_screen(out)
-    return setup(arguments)
+    return setup(arguments, consult_doctor)
 
 
 def _keep_dumps_off_the_screen(out: Path) -> None:

@@ -14,13 +14,14 @@ from pathlib import Path
 import click
 
 from retina_plugin.cli._quiet import quiet
+from retina_plugin.config.config_file import load_config, own_keys, parse_overrides
+from retina_plugin.config.extensions import import_extension
+from retina_plugin.data.example_data import EXAMPLES, example_overrides
 from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.diagnosis.cleaning import write_clean
-from retina_plugin.diagnosis.doctor import diagnose
-from retina_plugin.diagnosis.screen import as_text, as_values
-from retina_plugin.engine.config_file import load_config, own_keys, parse_overrides
-from retina_plugin.engine.example_data import EXAMPLES, example_overrides
-from retina_plugin.engine.setup import import_extension, user_errors
+from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.workbench.doctor.cleaning import write_clean
+from retina_plugin.workbench.doctor.doctor import diagnose
+from retina_plugin.workbench.doctor.screen import as_text, as_values
 
 WIDTH = 100  # characters, at most
 

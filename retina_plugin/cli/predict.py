@@ -12,15 +12,16 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from retina_plugin.engine.setup import import_extension, user_errors
-from retina_plugin.prediction.image_ids import CocoIds
-from retina_plugin.prediction.pictures import PictureOutput
-from retina_plugin.prediction.predictor import Predictor
-from retina_plugin.prediction.results import Output, close_all
-from retina_plugin.prediction.run import Summary, predict_sources
-from retina_plugin.prediction.sources import STDIN, Sources, find_sources
-from retina_plugin.prediction.video import count_frames, require_av
-from retina_plugin.prediction.writers import FORMATS, CocoOutput, JsonOutput
+from retina_plugin.config.extensions import import_extension
+from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.inference.prediction.image_ids import CocoIds
+from retina_plugin.inference.prediction.pictures import PictureOutput
+from retina_plugin.inference.prediction.predictor import Predictor
+from retina_plugin.inference.prediction.results import Output, close_all
+from retina_plugin.inference.prediction.run import Summary, predict_sources
+from retina_plugin.inference.prediction.sources import STDIN, Sources, find_sources
+from retina_plugin.inference.prediction.video import count_frames, require_av
+from retina_plugin.inference.prediction.writers import FORMATS, CocoOutput, JsonOutput
 
 OUT = Path("output/predict")
 SOME_FAILED, NOTHING_DONE = 1, 2  # exit codes

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from retina_plugin.engine.example_data import EXAMPLES, default_folder
+from retina_plugin.data.example_data import EXAMPLES, default_folder
 
 
 @click.command(name="prepare")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import click
 
+from retina_plugin.config.device import available_device
+from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.replay import Replay, draw_step, replay
-from retina_plugin.engine.setup import available_device, import_extension, user_errors
+from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.workbench.replay import Replay, draw_step, replay
 
 NOT_REPRODUCED = 1
 

@@ -16,15 +16,16 @@ from typing import Any
 
 import click
 
+from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.setup import import_extension, user_errors
+from retina_plugin.engine.user_errors import user_errors
 from retina_plugin.evaluation.analysis.comparison import Comparison, compare
 from retina_plugin.evaluation.analysis.results import Analysis
 from retina_plugin.evaluation.analysis.text import as_text, comparison_text
-from retina_plugin.report.evaluated_sets import EvaluatedSet, find_sets
-from retina_plugin.report.page import PAGE, Say, group_fields, twin_of, write_report
-from retina_plugin.report.run_folder import RunFolder, read_run
-from retina_plugin.report.set_page import judge
+from retina_plugin.workbench.report.evaluated_sets import EvaluatedSet, find_sets
+from retina_plugin.workbench.report.page import PAGE, Say, group_fields, twin_of, write_report
+from retina_plugin.workbench.report.run_folder import RunFolder, read_run
+from retina_plugin.workbench.report.set_page import judge
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from retina_plugin.data.mixed_records import size_of
 from retina_plugin.data.placement import Placement, Size, concatenate, place_instances, select
-from retina_plugin.tiling import Window
+from retina_plugin.data.tiling import Window
 
 
 def copy_paste(

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from retina_plugin.data.coco_json import CocoDataset, SplitPaths, make_once
 from retina_plugin.data.package_files import PINNED, package_file
-from retina_plugin.tiling import Window, clip_boxes, tile_windows
+from retina_plugin.data.tiling import Window, clip_boxes, tile_windows
 
 CLASS_NAMES = ["Tree"]
 YELL_528 = "2019_YELL_2_528000_4978000_image_crop2"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from retina_plugin.data.mixed_records import combine, size_of
 from retina_plugin.data.placement import Placement, random_placement
-from retina_plugin.tiling import Window
+from retina_plugin.data.tiling import Window
 
 
 def mixup(

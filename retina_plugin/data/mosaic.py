@@ -9,7 +9,7 @@ import numpy as np
 
 from retina_plugin.data.mixed_records import blank, combine, size_of
 from retina_plugin.data.placement import random_placement
-from retina_plugin.tiling import Window
+from retina_plugin.data.tiling import Window
 
 IMAGES = 4
 

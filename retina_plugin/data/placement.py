@@ -16,7 +16,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, Polygon
 from torch import Tensor
 from torch.nn import functional as F
 
-from retina_plugin.tiling import Window
+from retina_plugin.data.tiling import Window
 
 Size = tuple[int, int]  # height, width
 MIN_SIDE = 1e-5  # pixels; as Detectron2's filter_empty_instances

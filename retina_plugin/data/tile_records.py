@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
-from retina_plugin.tiling import Window, clip_boxes, tile_windows
+from retina_plugin.data.tiling import Window, clip_boxes, tile_windows
 
 KEY = "INPUT.TILES"
 TILE = "tile"  # key of a record: the window of its file that it is
@@ -39,7 +39,7 @@ def tile_records(
     pixels. A box of which ``min_visible`` or less is there becomes crowd, that is a region to
     ignore where ``INPUT.IGNORE_CROWD`` is on. What is dropped is counted and logged: parts less
     than 2 pixels thin, and boxes without area within their image. A side of up to about one and a
-    half tiles is not cut, see :func:`retina_plugin.tiling.spans`.
+    half tiles is not cut, see :func:`retina_plugin.data.tiling.spans`.
 
     **Tiles or random crops.** Detectron2's ``INPUT.CROP``, or ``RandomZoomCrop``, sees one part of
     each image an epoch, wherever it lies: better while an image is a few crops large. Of an image

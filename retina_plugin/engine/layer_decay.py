@@ -12,28 +12,14 @@ from detectron2.modeling.backbone.vit import ViT, get_vit_lr_decay_rate
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from retina_plugin.network.pretrained_part import pretrained_part as part_of_backbone
+from retina_plugin.modeling.pretrained_part import pretrained_part_of_detector
 
 KEY = "SOLVER.LAYER_DECAY"
-BACKBONE = "backbone."
 # Detectron2's own norms, which its get_default_optimizer_params does not know as such
 OWN_NORMS = (LayerNorm, CycleBatchNormList)
 _NORMS = (_NormBase, FrozenBatchNorm2d, nn.GroupNorm, nn.LayerNorm, *OWN_NORMS)
 
 logger = logging.getLogger(__name__)
-
-
-def pretrained_part(model: nn.Module) -> tuple[str, nn.Module | None]:
-    """The network that pretrained weights are for, and what its parameters' names begin with.
-
-    See :func:`retina_plugin.network.pretrained_part.pretrained_part`; None where the model has no
-    backbone.
-    """
-    backbone = getattr(model, "backbone", None)
-    if backbone is None:
-        return BACKBONE, None
-    prefix, network = part_of_backbone(backbone)
-    return BACKBONE + prefix, network
 
 
 def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
@@ -53,7 +39,7 @@ def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
         raise ValueError(f"{KEY} must be above 0 and at most 1 (off), got {decay}")
     if decay == 1:
         return lambda name: 1.0
-    prefix, network = pretrained_part(model)
+    prefix, network = pretrained_part_of_detector(model)
     if network is None:
         raise ValueError(
             f"{KEY} is {decay}, but {type(model).__name__} has no backbone: set it to 1"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import weakref
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -16,26 +15,22 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
+from retina_plugin.config.device import available_device
+from retina_plugin.config.extensions import import_extension
+from retina_plugin.config.lazy_file import load_lazy
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.accumulation import micro_batch_size
-from retina_plugin.engine.checkpoint import RetinaCheckpointer
-from retina_plugin.engine.denormals import flush_denormals
 from retina_plugin.engine.hooks.build import HookSettings, metrics_of, training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
 from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
 from retina_plugin.engine.run_folder import open_run, relocated
-from retina_plugin.engine.safe_yaml import ConfigFileError
-from retina_plugin.engine.setup import available_device, import_extension
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.trainer import distribute
-from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.engine.writers.build import build_writers
-from retina_plugin.inference.augmented_detector import AugmentedDetector
-from retina_plugin.inference.tiled_detector import TiledDetector
-from retina_plugin.network.optimize_for_inference import optimize_for_inference
-from retina_plugin.registry import unknown_name
-
-REQUIRED = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+from retina_plugin.inference.denormals import flush_denormals
+from retina_plugin.inference.evaluated_detector import optimized_detector, tiled
+from retina_plugin.modeling.weight_average import build_weight_average
 
 
 def run_lazy(args: Namespace) -> dict[str, Any]:
@@ -60,49 +55,12 @@ def run_lazy(args: Namespace) -> dict[str, Any]:
     if cfg.train.get("flush_denormal", True):
         flush_denormals()
     model = instantiate(cfg.model).to(cfg.train.device)
-    _by_tiles(cfg, model)  # refuses now, not at the first evaluation
+    tiled(cfg, model)  # refuses now, not at the first evaluation
     if not args.eval_only:
         return train_lazy(cfg, model, resume=args.resume)
     checkpointer = RetinaCheckpointer(model, cfg.train.output_dir, all_weights=True)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     return evaluate_lazy(cfg, model)
-
-
-def load_lazy(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """The config of a ``.py`` file, which runs it, with overrides.
-
-    Raises:
-        ConfigFileError, UnknownNameError: see :func:`run_lazy`.
-    """
-    if not Path(config_file).is_file():
-        raise ConfigFileError(f"{config_file}: there is no such config file.")
-    cfg = LazyConfig.load(config_file)
-    missing = [name for name in REQUIRED if name not in cfg]
-    if missing:
-        raise ConfigFileError(
-            f"{config_file}: a LazyConfig for train_net.py defines {', '.join(REQUIRED)}; this one "
-            f"lacks {', '.join(missing)}"
-        )
-    for override in overrides:
-        _check_override(cfg, override)
-    return LazyConfig.apply_overrides(cfg, list(overrides))
-
-
-def _check_override(cfg: DictConfig, override: str) -> None:
-    """Refuse a key that nothing reads; a ``_target_`` takes arguments that are not written yet."""
-    path, equals, _ = override.partition("=")
-    if not equals:
-        raise ConfigFileError(
-            f"override {override}: with a LazyConfig write path.key=value, such as "
-            "train.max_iter=100"
-        )
-    node: Any = cfg
-    for key in path.lstrip("+").split("."):
-        if not isinstance(node, DictConfig) or (key not in node and "_target_" in node):
-            return
-        if key not in node:
-            raise unknown_name(f"override {path}", key, map(str, node))
-        node = node[key]
 
 
 def train_lazy(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]:
@@ -214,24 +172,3 @@ def evaluate_lazy(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     if comm.is_main_process():
         print_csv_format(results)
     return results
-
-
-def optimized_detector(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """What is evaluated of a model.
-
-    Unless ``train.optimize_inference`` is off, a copy that ``optimize_for_inference`` made; by
-    tiles where ``train.test_tiles``, the arguments of ``TiledDetector``, has a ``size``; on the
-    views of ``train.test_augmentation``, the arguments of ``AugmentedDetector``, if it has
-    ``min_sizes``.
-    """
-    if cfg.train.get("optimize_inference", True):
-        model = optimize_for_inference(model)
-    model = _by_tiles(cfg, model)
-    views = cfg.train.get("test_augmentation", {})
-    return AugmentedDetector(model, **views) if views.get("min_sizes") else model
-
-
-def _by_tiles(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """The model, by tiles where ``train.test_tiles.size`` is a tile's side."""
-    tiles = cfg.train.get("test_tiles", {})
-    return TiledDetector(model, **tiles) if tiles.get("size", 0) else model

@@ -14,7 +14,7 @@ from typing import Any
 
 from detectron2.utils import comm
 
-from retina_plugin.environment import environment, git_commit
+from retina_plugin.engine.environment import environment, git_commit
 
 # what a training writes besides its log, which goes on
 OF_A_RUN = (

@@ -14,7 +14,8 @@ from detectron2.solver.build import (
 )
 from torch import nn
 
-from retina_plugin.engine.layer_decay import OWN_NORMS, layer_decay, pretrained_part
+from retina_plugin.engine.layer_decay import OWN_NORMS, layer_decay
+from retina_plugin.modeling.pretrained_part import pretrained_part_of_detector
 from retina_plugin.registry import unknown_name
 
 
@@ -22,8 +23,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """``SOLVER.OPTIMIZER`` over the parameters that learn.
 
     ``SOLVER.BACKBONE_LR_FACTOR`` multiplies the rate of the pretrained part, see
-    :func:`pretrained_part`, and ``SOLVER.LAYER_DECAY`` that of its layers. Everything else is
-    ``detectron2.solver.build_optimizer``'s.
+    :func:`pretrained_part_of_detector`, and ``SOLVER.LAYER_DECAY`` that of its layers. Everything
+    else is ``detectron2.solver.build_optimizer``'s.
 
     Deviation: with AdamW ``SOLVER.WEIGHT_DECAY_NORM`` reaches Detectron2's own norms too (``LN``,
     and the ``BN`` of its RetinaNet's head), which Detectron2 forgets; SGD is Detectron2's as it is.
@@ -34,7 +35,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             unknown.
     """
     solver = cfg.SOLVER
-    pretrained, _ = pretrained_part(model)
+    pretrained, _ = pretrained_part_of_detector(model)
     decay = layer_decay(model, solver.get("LAYER_DECAY", 1.0))
 
     def lr_factor(name: str) -> float:

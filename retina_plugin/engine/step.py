@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from retina_plugin.engine.accumulation import require_accumulable
 from retina_plugin.engine.non_finite.guard import NonFiniteGuard
-from retina_plugin.engine.weight_average import WeightAverage
-from retina_plugin.network.data_parallel import inner_model
-from retina_plugin.normalizers.accumulated_normalizer import AccumulatedNormalizer
+from retina_plugin.modeling.data_parallel import inner_model
+from retina_plugin.modeling.normalizers.accumulated_normalizer import AccumulatedNormalizer
+from retina_plugin.modeling.weight_average import WeightAverage
 from retina_plugin.registry import unknown_name
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}

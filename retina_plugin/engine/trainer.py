@@ -23,25 +23,24 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, has_event_storage
 from torch import nn
 
+from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
 from retina_plugin.data.coco_places import record_place
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.data.train_loader import build_train_loader, start_at
 from retina_plugin.engine.accumulation import micro_batch_size
-from retina_plugin.engine.augmented_inference import SUFFIX, augment_inference
-from retina_plugin.engine.checkpoint import RetinaCheckpointer
-from retina_plugin.engine.end_report import report_run
 from retina_plugin.engine.hooks.build import HookSettings, training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
 from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
-from retina_plugin.engine.tiled_inference import counted_detections, tile_inference
 from retina_plugin.engine.validation_loss import observed_losses
 from retina_plugin.engine.validation_pictures import ValidationPictures
-from retina_plugin.engine.weight_average import build_weight_average
 from retina_plugin.engine.writers.build import build_writers
 from retina_plugin.evaluation.build import build_evaluator
-from retina_plugin.network.optimize_for_inference import optimize_for_inference
+from retina_plugin.inference.augmented_inference import SUFFIX, augment_inference
+from retina_plugin.inference.evaluated_detector import evaluated_detector
+from retina_plugin.inference.tiled_inference import counted_detections
+from retina_plugin.modeling.weight_average import build_weight_average
 
 logger = logging.getLogger(__name__)
 
@@ -100,13 +99,9 @@ class RetinaTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def train(self) -> dict[str, Any]:
-        """Train; returns the last evaluation's results, on workers other than the first empty.
-
-        At the end there is a page about the run, with ``REPORT``.
-        """
+        """Train; returns the last evaluation's results, on workers other than the first empty."""
         start_at(self._trainer.data_loader, self.start_iter)
         stopped = until_stopped(super().train)
-        report_run(self.cfg)
         results = getattr(self, "_last_eval_results", {})
         if stopped and comm.is_main_process():
             verify_results(self.cfg, results)  # as Detectron2 does after the last step
@@ -223,14 +218,8 @@ class RetinaTrainer(DefaultTrainer):
 
     @classmethod
     def build_detector(cls, cfg: CfgNode, model: nn.Module) -> nn.Module:
-        """What is evaluated: the optimised copy of a model, by tiles where the config says so."""
-        if cfg.TEST.get("OPTIMIZE", True):
-            model = optimize_for_inference(
-                model,
-                winograd=cfg.MODEL.get("WINOGRAD", True),
-                compile=cfg.TEST.get("COMPILE", False),
-            )
-        return tile_inference(cfg, model)
+        """See :func:`~retina_plugin.inference.evaluated_detector.evaluated_detector`."""
+        return evaluated_detector(cfg, model)
 
     @classmethod
     def build_evaluator(

@@ -13,11 +13,11 @@ from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
-from retina_plugin.batch_inputs import ground_truth_of
-from retina_plugin.contracts import Predictions
-from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.tracked_metric import VALIDATION
-from retina_plugin.network.data_parallel import inner_model
+from retina_plugin.modeling.batch_inputs import ground_truth_of
+from retina_plugin.modeling.contracts import Predictions
+from retina_plugin.modeling.data_parallel import inner_model
+from retina_plugin.modeling.detector import FocalRetinaNet
 
 TOTAL = "total_loss"
 

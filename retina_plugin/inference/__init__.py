@@ -1,16 +1,1 @@
-"""Head maps -> decode -> top-k -> suppression -> ``Instances``; one post-processor a file."""
-
-from retina_plugin.inference.box_voting_post_processor import BoxVotingPostProcessor
-from retina_plugin.inference.matrix_nms_post_processor import MatrixNMSPostProcessor
-from retina_plugin.inference.nms_post_processor import NMSPostProcessor
-from retina_plugin.inference.soft_nms_post_processor import SoftNMSPostProcessor
-from retina_plugin.registry import import_submodules
-
-import_submodules(__name__, __path__)
-
-__all__ = [
-    "BoxVotingPostProcessor",
-    "MatrixNMSPostProcessor",
-    "NMSPostProcessor",
-    "SoftNMSPostProcessor",
-]
+"""A trained detector at work: optimise, tile, augment, predict."""

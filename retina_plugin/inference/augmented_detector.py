@@ -10,11 +10,11 @@ from detectron2.modeling import DatasetMapperTTA, detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from retina_plugin.inference.box_voting_post_processor import vote
 from retina_plugin.inference.equal_shapes import detect_by_shape
 from retina_plugin.inference.own_suppression import own_suppression
 from retina_plugin.inference.tile_merging import suppress_across_tiles
-from retina_plugin.network.data_parallel import inner_model
+from retina_plugin.modeling.data_parallel import inner_model
+from retina_plugin.modeling.post_processors.box_voting_post_processor import vote
 
 KEY = "TEST.AUG"
 NO_VOTES = 1.0  # no IoU is above it

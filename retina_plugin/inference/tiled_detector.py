@@ -10,6 +10,7 @@ from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
+from retina_plugin.data.tiling import covering_spans
 from retina_plugin.inference.own_suppression import own_suppression
 from retina_plugin.inference.tile_merging import (
     OwnedSpan,
@@ -17,8 +18,7 @@ from retina_plugin.inference.tile_merging import (
     owned_spans,
     suppress_across_tiles,
 )
-from retina_plugin.network.data_parallel import inner_model
-from retina_plugin.tiling import covering_spans
+from retina_plugin.modeling.data_parallel import inner_model
 
 KEY = "INPUT.TILES"
 

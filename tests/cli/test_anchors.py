@@ -13,9 +13,9 @@ from support.catalogs import catalogs  # noqa: F401
 from support.tiny_models import TinyBottomUp  # registers the backbone
 
 from retina_plugin.cli import main
+from retina_plugin.config.config_file import load_config
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.train_loader import build_train_loader
-from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.solver import build_optimizer
 
 CONFIG = """

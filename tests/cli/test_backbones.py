@@ -7,11 +7,17 @@ from click.testing import CliRunner
 from detectron2.data import DatasetCatalog
 from torch import nn
 
-from retina_plugin.benchmark import backbones
-from retina_plugin.benchmark.backbone_variants import FULL, HEADS, TINY, Variant, variant_cfg
 from retina_plugin.cli import backbones as verb
 from retina_plugin.cli import main
 from retina_plugin.registry import BACKBONES
+from retina_plugin.workbench.benchmark import backbones
+from retina_plugin.workbench.benchmark.backbone_variants import (
+    FULL,
+    HEADS,
+    TINY,
+    Variant,
+    variant_cfg,
+)
 
 
 def run(*arguments, code=0):

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from PIL import Image
 from support import tiny_models  # registers the backbone that the config names
 
-from retina_plugin.benchmark import coco_evaluation, data_loading, scaling
 from retina_plugin.cli import benchmark as verb
 from retina_plugin.cli import main
+from retina_plugin.workbench.benchmark import coco_evaluation, data_loading, scaling
 
 PARTS = ("step", "assignment", "loss", "inference")
 

@@ -79,7 +79,7 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(options, tmp_path):
     # the same run with an earlier end, so that the test has one
     settings["overrides"].append(f"SOLVER.MAX_ITER={at + 3}")
     (folder / "run.json").write_text(json.dumps(settings))
-    worker = [sys.executable, "-m", "retina_plugin.comparison.worker", str(folder)]
+    worker = [sys.executable, "-m", "retina_plugin.workbench.compare.worker", str(folder)]
     subprocess.run(worker, cwd=ROOT, check=True, capture_output=True, timeout=300)
     assert f"Starting training from iteration {at + 1}" in (folder / "log.txt").read_text()
     assert json.loads((folder / "result.json").read_text())["scores"]

@@ -10,10 +10,10 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
+from retina_plugin.checkpoint.convert import convert_file, layout_of
 from retina_plugin.cli import convert, main
-from retina_plugin.engine.checkpoint import RetinaCheckpointer
-from retina_plugin.engine.config_file import load_config
-from retina_plugin.weights.convert import convert_file, layout_of
+from retina_plugin.config.config_file import load_config
 
 
 def run(*args):
@@ -155,5 +155,5 @@ def test_what_does_not_fit_the_model_is_not_written(given, tmp_path):
 
 
 def test_without_the_checkouts_configs(given, tmp_path, monkeypatch):
-    monkeypatch.setattr("retina_plugin.weights.config_text.BASES", tmp_path / "none")
+    monkeypatch.setattr("retina_plugin.checkpoint.config_text.BASES", tmp_path / "none")
     assert "checkout" in refused(given, tmp_path / "out.pth")

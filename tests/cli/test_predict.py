@@ -16,7 +16,7 @@ from support.videos import write_video
 
 from retina_plugin import Predictor
 from retina_plugin.cli import main
-from retina_plugin.prediction.video import read_frames
+from retina_plugin.inference.prediction.video import read_frames
 
 THRESH = "0.3"
 

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from retina_plugin import cli
 from retina_plugin.cli import main, prepare
+from retina_plugin.data.example_data import EXAMPLES, ExampleData
 from retina_plugin.data.package_files import PackageFileError
-from retina_plugin.engine.example_data import EXAMPLES, ExampleData
 
 
 def run(*args):

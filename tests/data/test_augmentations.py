@@ -6,7 +6,7 @@ from detectron2.config import get_cfg
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.data.augmentations import (
     QuarterTurn,
     RandomQuarterTurn,

@@ -1,8 +1,8 @@
 import pytest
 from detectron2.data import DatasetCatalog
 
+from retina_plugin.config.config_file import load_config
 from retina_plugin.data.class_counts import count_classes, fill_class_counts
-from retina_plugin.engine.config_file import load_config
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from detectron2.data.datasets import load_coco_json
 from support.block_data import write_blocks
 from support.catalogs import catalogs  # noqa: F401 - an autouse fixture
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.data.coco_records import ExtraKeys, load_coco_records
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.findings import DataError

@@ -8,7 +8,14 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from retina_plugin.data.coco_json import MANIFEST
-from retina_plugin.data.crowns import OSBS_029, SPLITS, YELL_528, YELL_541, prepare_crowns, read_voc
+from retina_plugin.data.crowns import (
+    OSBS_029,
+    SPLITS,
+    YELL_528,
+    YELL_541,
+    prepare_crowns,
+    read_voc,
+)
 from retina_plugin.data.package_files import package_file
 from retina_plugin.data.tile_records import tile_records
 

@@ -14,7 +14,7 @@ from detectron2.structures import BoxMode
 from fvcore.transforms.transform import Transform
 from PIL import Image
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.data import decoders
 from retina_plugin.data.augmentations import RandomQuarterTurn, RandomZoomCrop
 from retina_plugin.data.mapper import RetinaDatasetMapper

@@ -13,7 +13,7 @@ from retina_plugin.data.copy_paste import copy_paste
 from retina_plugin.data.mixup import mixup
 from retina_plugin.data.mosaic import mosaic
 from retina_plugin.data.placement import Placement
-from retina_plugin.tiling import Window
+from retina_plugin.data.tiling import Window
 
 # apart from each other, so that every painted rectangle is a box's alone
 BOXES = [[4, 6, 20, 18], [30, 10, 50, 40], [60, 30, 75, 55]]

@@ -8,7 +8,7 @@ import pytest
 from detectron2.structures import BoxMode
 
 from retina_plugin.data.tile_records import TILE, tile_records
-from retina_plugin.tiling import Window
+from retina_plugin.data.tiling import Window
 
 XYXY, XYWH = BoxMode.XYXY_ABS, BoxMode.XYWH_ABS
 

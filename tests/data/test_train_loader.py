@@ -11,7 +11,7 @@ from detectron2.data.common import AspectRatioGroupedDataset
 from support.block_data import write_blocks
 from support.catalogs import catalogs  # noqa: F401 - an autouse fixture
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.train_loader import MixingLoader, build_train_loader, start_at
 from retina_plugin.registry import UnknownNameError

@@ -10,10 +10,10 @@ from detectron2.utils.events import EventStorage
 from support.batches import make_batch
 from support.tiny_models import tiny_cfg, tiny_focal_cfg
 
-from retina_plugin.benchmark.synchronisations import SynchronisationCounter
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.step import TrainingStep, build_step
-from retina_plugin.engine.weight_average import WeightAverage
+from retina_plugin.modeling.weight_average import WeightAverage
+from retina_plugin.workbench.benchmark.synchronisations import SynchronisationCounter
 
 COUNTS = [(6, 0, 3, 9), (0, 4, 1, 0)]  # objects of the images of two steps
 NORMALIZERS = ["EMANormalizer", "BatchNormalizer", "FixedNormalizer"]

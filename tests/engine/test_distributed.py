@@ -11,11 +11,11 @@ from detectron2.utils.events import EventStorage
 from support.batches import make_batch
 from support.tiny_models import tiny_cfg
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.engine.launch import launch_workers
 from retina_plugin.engine.step import build_step
 from retina_plugin.engine.trainer import distribute
-from retina_plugin.engine.weight_average import WeightAverage
+from retina_plugin.modeling.weight_average import WeightAverage
 
 # Objects in each image of two steps. In the second one worker has nothing to find.
 STEPS = [(6, 0, 3, 9), (5, 4, 0, 0)]

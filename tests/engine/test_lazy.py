@@ -16,10 +16,10 @@ from support.tiny_lazy_config import WORKED, write_tiny_lazy_config
 from torch import nn
 
 from retina_plugin import TiledDetector
+from retina_plugin.config.config_file import load_config
+from retina_plugin.config.safe_yaml import ConfigFileError
 from retina_plugin.engine import lazy
-from retina_plugin.engine.config_file import load_config
 from retina_plugin.engine.lazy import load_lazy, run_lazy
-from retina_plugin.engine.safe_yaml import ConfigFileError
 from retina_plugin.registry import UnknownNameError
 
 ROOT = Path(__file__).parents[2]

@@ -17,12 +17,16 @@ from PIL import Image
 from support.block_data import COLOURS, as_overrides, write_blocks
 from support.tiny_models import tiny_cfg
 
+from retina_plugin.config.config_file import load_config
+from retina_plugin.config.device import available_device
+from retina_plugin.config.extensions import import_extension
+from retina_plugin.config.safe_yaml import ConfigFileError, UnsafeYamlError
 from retina_plugin.data.findings import DataError
-from retina_plugin.engine import setup as engine_setup
-from retina_plugin.engine.config_file import load_config
-from retina_plugin.engine.safe_yaml import ConfigFileError, UnsafeYamlError
-from retina_plugin.engine.setup import argument_parser, import_extension, setup, user_errors
+from retina_plugin.engine import user_errors as module
+from retina_plugin.engine.setup import argument_parser, setup
+from retina_plugin.engine.user_errors import user_errors
 from retina_plugin.registry import BOX_LOSSES, UnknownNameError
+from retina_plugin.workbench.job import consult_doctor
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def test_no_cuda_falls_back_to_the_cpu(config_file, data, monkeypatch):
 
 def test_cuda_is_kept_where_there_is_one(config_file, data, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert engine_setup.available_device("cuda:1", "MODEL.DEVICE") == "cuda:1"
+    assert available_device("cuda:1", "MODEL.DEVICE") == "cuda:1"
 
 
 def test_augmented_testing_that_cannot_be_is_refused_before_training(config_file, data):
@@ -171,7 +175,7 @@ def test_python_in_a_yaml_runs_only_on_request(config_file, data):
     assert setup(arguments(config_file, "--allow-unsafe-yaml", *words)).INPUT.MIN_SIZE_TRAIN == (7,)
 
 
-# ---- the doctor
+# ---- the doctor, handed in by the entry point
 
 
 def test_the_doctor_warns_before_training(config_file, data):
@@ -179,7 +183,7 @@ def test_the_doctor_warns_before_training(config_file, data):
     keys = ["SOLVER.WARMUP_ITERS=99", "SOLVER.MAX_ITER=9", "MODEL.ROI_HEADS.NUM_CLASSES=3"]
     keys.append("MODEL.BACKBONE.NAME=build_retinanet_mobilenet_v2_fpn_backbone")
     keys.append("MODEL.FPN.IN_FEATURES=['res3','res4','res5']")
-    cfg = setup(arguments(config_file, *words, *keys))
+    cfg = setup(arguments(config_file, *words, *keys), consult_doctor)
     log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
     assert "SOLVER.WARMUP_ITERS: is 99, but" in log
     assert "Fix: MODEL.RETINANET.NUM_CLASSES=3" in log
@@ -192,7 +196,7 @@ def test_a_leak_is_a_warning_with_the_command(config_file, data):
     for path in test.images.iterdir():
         Image.fromarray(np.random.default_rng(1).integers(0, 9, (96, 96, 3), np.uint8)).save(path)
     shutil.copy(train.images / "0.png", test.images / "1.png")
-    cfg = setup(arguments(config_file, *as_overrides(*data)))
+    cfg = setup(arguments(config_file, *as_overrides(*data)), consult_doctor)
     log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
     assert "trained on too (1)" in log
     assert f"Fix: retina doctor {config_file} --write-clean clean" in log
@@ -200,12 +204,12 @@ def test_a_leak_is_a_warning_with_the_command(config_file, data):
 
 def test_the_doctor_can_stay_at_home(config_file, data):
     words = [*as_overrides(*data), "DOCTOR.ENABLED", "False", "SOLVER.WARMUP_ITERS", "99999"]
-    cfg = setup(arguments(config_file, *words, "SOLVER.MAX_ITER", "9"))
+    cfg = setup(arguments(config_file, *words, "SOLVER.MAX_ITER", "9"), consult_doctor)
     log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
     assert "WARMUP_ITERS: is" not in log and "doctor:" not in log
     (data[0].images / "1.png").unlink()
     with pytest.raises(DataError, match=r"train/1.png"):  # what cannot be trained on, still
-        setup(arguments(config_file, *words))
+        setup(arguments(config_file, *words), consult_doctor)
 
 
 # ---- evaluation asks nothing of the training data
@@ -240,6 +244,7 @@ def test_evaluation_checks_the_test_data(config_file, data):
 
 EXTENSION = """
 from torch import nn
+from retina_plugin.workbench.job import consult_doctor
 from retina_plugin.registry import BOX_LOSSES
 
 @BOX_LOSSES.register(defaults={"BETA": 0.5})
@@ -363,7 +368,7 @@ def test_other_errors_keep_their_traceback(error):
 def test_of_several_workers_the_first_says_it(rank, monkeypatch):
     waited = []
     monkeypatch.setattr(comm, "get_local_rank", lambda: rank)
-    monkeypatch.setattr(engine_setup.time, "sleep", waited.append)
+    monkeypatch.setattr(module.time, "sleep", waited.append)
     with pytest.raises(SystemExit, match="error: the key"), user_errors():
         raise ConfigFileError("the key")
-    assert waited == [engine_setup.SPEAK_AFTER] * rank
+    assert waited == [module.SPEAK_AFTER] * rank

@@ -10,7 +10,7 @@ from detectron2.solver import build_optimizer as stock_build_optimizer
 from support.tiny_models import tiny_cfg
 from torch import nn
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.registry import UnknownNameError
 

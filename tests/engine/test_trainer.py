@@ -11,11 +11,7 @@ from detectron2.engine import HookBase
 from support.tiny_training import tiny_training_cfg
 
 from retina_plugin.engine import trainer as engine_trainer
-from retina_plugin.engine.trainer import (
-    RetinaTrainer,
-    distribute,
-    evaluate,
-)
+from retina_plugin.engine.trainer import RetinaTrainer, distribute, evaluate
 from retina_plugin.registry import UnknownNameError
 
 

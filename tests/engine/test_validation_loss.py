@@ -10,11 +10,11 @@ from support.block_data import write_blocks
 from support.tiny_training import tiny_training_cfg
 from support.workers import on_workers
 
-from retina_plugin.batch_inputs import ground_truth_of
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.engine.trainer import RetinaTrainer
-from retina_plugin.normalizers.fixed_normalizer import FixedNormalizer
+from retina_plugin.modeling.batch_inputs import ground_truth_of
+from retina_plugin.modeling.normalizers.fixed_normalizer import FixedNormalizer
 
 LOSSES = {"loss_cls", "loss_box_reg", "total_loss"}
 

@@ -22,7 +22,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import nn
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.evaluation import build_evaluator
 from retina_plugin.evaluation.build import evaluator_type

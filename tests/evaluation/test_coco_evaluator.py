@@ -19,7 +19,6 @@ from packaging.requirements import Requirement
 from support.catalogs import catalogs  # noqa: F401 - an autouse fixture
 from support.coco_cases import CHANGES, by_pycocotools, random_case
 
-from retina_plugin.benchmark.coco_evaluation import synthetic_case
 from retina_plugin.evaluation import coco_evaluator as module
 from retina_plugin.evaluation.coco_evaluator import (
     PACKAGE,
@@ -29,6 +28,7 @@ from retina_plugin.evaluation.coco_evaluator import (
     obstacle,
 )
 from retina_plugin.registry import UnknownNameError
+from retina_plugin.workbench.benchmark.coco_evaluation import synthetic_case
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,8 +13,8 @@ from support.batches import make_batch
 from support.tiny_models import tiny_focal_cfg
 
 from retina_plugin import loss_from_tensors
-from retina_plugin.config import add_retina_config
-from retina_plugin.engine.config_file import load_config
+from retina_plugin.config.config_file import load_config
+from retina_plugin.config.defaults import add_retina_config
 
 PAPERS = Path(__file__).parents[2] / "examples" / "papers"
 

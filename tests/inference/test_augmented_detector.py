@@ -14,9 +14,9 @@ from support.tiny_models import tiny_cfg, tiny_focal_cfg
 from torchvision.ops import batched_nms
 
 from retina_plugin import TiledDetector, optimize_for_inference
-from retina_plugin.benchmark.calibration import calibrate
 from retina_plugin.inference.augmented_detector import AugmentedDetector
-from retina_plugin.inference.box_voting_post_processor import vote
+from retina_plugin.modeling.post_processors.box_voting_post_processor import vote
+from retina_plugin.workbench.benchmark.calibration import calibrate
 
 
 @pytest.fixture(scope="module")

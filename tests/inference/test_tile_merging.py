@@ -4,8 +4,8 @@ import pytest
 import torch
 from detectron2.layers import batched_nms
 
+from retina_plugin.data.tiling import covering_spans
 from retina_plugin.inference.tile_merging import is_owned, owned_spans, suppress_across_tiles
-from retina_plugin.tiling import covering_spans
 
 
 def test_owned_spans_by_hand():

@@ -16,8 +16,8 @@ from support.model_pairs import build_pair
 from support.tiny_models import tiny_cfg, tiny_focal_cfg
 
 from retina_plugin import TiledDetector, optimize_for_inference
-from retina_plugin.benchmark.calibration import calibrate
-from retina_plugin.benchmark.memory import peak_memory
+from retina_plugin.workbench.benchmark.calibration import calibrate
+from retina_plugin.workbench.benchmark.memory import peak_memory
 
 
 def blocks(height, width, *, largest, count=60, channels=3):

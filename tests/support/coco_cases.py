@@ -9,7 +9,7 @@ from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from retina_plugin.benchmark.coco_evaluation import synthetic_case
+from retina_plugin.workbench.benchmark.coco_evaluation import synthetic_case
 
 
 def random_case():

@@ -7,7 +7,7 @@ from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from retina_plugin.contracts import IGNORE, DenseTargets
+from retina_plugin.modeling.contracts import IGNORE, DenseTargets
 
 SIZES = ((5, 7), (3, 4), (2, 2), (1, 1))
 

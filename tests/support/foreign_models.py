@@ -7,8 +7,8 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from detectron2.structures import ImageList
 from torch import nn
 
-from retina_plugin.engine.config_file import load_config
-from retina_plugin.weights.config_text import config_text
+from retina_plugin.checkpoint.config_text import config_text
+from retina_plugin.config.config_file import load_config
 
 
 def detectron2_resnet(depth, channels=3):

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
 from retina_plugin import NetworkInput
-from retina_plugin.contracts import GroundTruth, ignored_boxes
+from retina_plugin.modeling.contracts import GroundTruth, ignored_boxes
 from retina_plugin.registry import FRONT_ENDS
 
 

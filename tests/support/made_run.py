@@ -5,7 +5,7 @@ import json
 from detectron2.config import get_cfg
 from PIL import Image
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.data.coco_json import CocoDataset
 
 

@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from retina_plugin import FocalRetinaNet
-from retina_plugin.benchmark.calibration import calibrate
+from retina_plugin.workbench.benchmark.calibration import calibrate
 
 LOSS_TOLERANCE = 1e-5  # relative
 GRADIENT_TOLERANCE = 1e-4  # relative, by the norm of each parameter's gradient

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 from support.tiny_models import tiny_focal_cfg
 
-from retina_plugin.benchmark.calibration import calibrate
+from retina_plugin.workbench.benchmark.calibration import calibrate
 
 THRESH = 0.3
 SIZES = {"a": (96, 160), "b": (128, 96), "c": (96, 160)}  # height, width

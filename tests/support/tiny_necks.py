@@ -7,7 +7,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from support.tiny_models import tiny_focal_cfg
 from torch import nn
 
-from retina_plugin import necks  # noqa: F401
+from retina_plugin.modeling import necks  # noqa: F401
 from retina_plugin.registry import NECKS
 
 NAMES = sorted(name for name, neck in NECKS if neck.__module__.startswith("retina_plugin."))

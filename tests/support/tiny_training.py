@@ -9,7 +9,7 @@ from detectron2.utils.events import JSONWriter
 from support.block_data import as_overrides, write_blocks
 from support.tiny_models import tiny_cfg
 
-from retina_plugin.config import add_retina_config
+from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.engine.trainer import RetinaTrainer
 

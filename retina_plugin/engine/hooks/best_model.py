@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.engine.train_loop import HookBase
 
-from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
 from retina_plugin.engine.tracked_metric import TrackedMetric
 
 BEST = "model_best"

@@ -13,7 +13,7 @@ from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 
-from retina_plugin.engine.checkpoint import RetinaCheckpointer
+from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
 from retina_plugin.engine.hooks.best_model import BestModel
 from retina_plugin.engine.hooks.early_stopping import KEY as STOPPING
 from retina_plugin.engine.hooks.early_stopping import EarlyStopping

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retina_plugin.contracts import DenseTargets
-from retina_plugin.detector import FocalRetinaNet
+from retina_plugin.modeling.contracts import DenseTargets
+from retina_plugin.modeling.detector import FocalRetinaNet
 
 MOST_CLASSES = 100  # of more there is the share of those that had any
 

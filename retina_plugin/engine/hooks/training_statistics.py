@@ -9,11 +9,11 @@ import torch
 from detectron2.engine.train_loop import HookBase
 from torch import Tensor, nn
 
-from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.hooks.gradient_norm import GradientNorm
 from retina_plugin.engine.hooks.positive_counts import PositiveCounts
 from retina_plugin.engine.peak_memory import peak_memory_bytes
-from retina_plugin.network.data_parallel import inner_model
+from retina_plugin.modeling.data_parallel import inner_model
+from retina_plugin.modeling.detector import FocalRetinaNet
 
 MIB = 2**20
 

@@ -11,9 +11,9 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from retina_plugin.batch_inputs import ground_truth_of
-from retina_plugin.detector import FocalRetinaNet
 from retina_plugin.engine.non_finite.finding import Box, Image
+from retina_plugin.modeling.batch_inputs import ground_truth_of
+from retina_plugin.modeling.detector import FocalRetinaNet
 
 TRIED = 64  # boxes of an image, one loss each
 

@@ -16,13 +16,13 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from retina_plugin.config import NON_FINITE as DEFAULTS
+from retina_plugin.config.defaults import NON_FINITE as DEFAULTS
+from retina_plugin.engine.environment import environment
 from retina_plugin.engine.non_finite.causes import likely_cause
 from retina_plugin.engine.non_finite.finding import GRADIENT, LOSS, LOSS_SCALE, Finding
 from retina_plugin.engine.non_finite.replay_file import Batch, SavedStep, write_step
 from retina_plugin.engine.non_finite.search import Passes, search
 from retina_plugin.engine.non_finite.state import StateBefore
-from retina_plugin.environment import environment
 from retina_plugin.registry import unknown_name
 
 KEY = "SOLVER.NON_FINITE"

@@ -10,7 +10,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from retina_plugin.weights.reading import read_file
+from retina_plugin.checkpoint.reading import read_file
 
 KIND = "a step of retina_plugin whose loss was not finite"
 FORMAT = 1

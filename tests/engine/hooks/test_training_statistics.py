@@ -11,13 +11,13 @@ from support.batches import make_batch
 from support.tiny_models import tiny_focal_cfg
 from support.tiny_training import tiny_training_cfg
 
-from retina_plugin.benchmark.step import LOGGING
-from retina_plugin.benchmark.synchronisations import SynchronisationCounter
 from retina_plugin.engine.hooks.gradient_norm import GradientNorm
 from retina_plugin.engine.hooks.positive_counts import PositiveCounts
 from retina_plugin.engine.hooks.training_statistics import TrainingStatistics, rates_by_factor
 from retina_plugin.engine.step import TrainingStep
 from retina_plugin.engine.trainer import RetinaTrainer
+from retina_plugin.workbench.benchmark.step import LOGGING
+from retina_plugin.workbench.benchmark.synchronisations import SynchronisationCounter
 
 
 class Observer(HookBase):

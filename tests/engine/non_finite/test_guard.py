@@ -19,12 +19,12 @@ from support.failing import (
 )
 from support.tiny_models import tiny_cfg
 
-from retina_plugin.benchmark.synchronisations import SynchronisationCounter
 from retina_plugin.engine.non_finite.guard import NonFiniteError
 from retina_plugin.engine.non_finite.replay_file import read_step
-from retina_plugin.engine.setup import user_errors
-from retina_plugin.engine.weight_average import WeightAverage
+from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.modeling.weight_average import WeightAverage
 from retina_plugin.registry import UnknownNameError
+from retina_plugin.workbench.benchmark.synchronisations import SynchronisationCounter
 
 
 def tensors_of(step):

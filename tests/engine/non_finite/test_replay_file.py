@@ -7,8 +7,8 @@ import torch
 from detectron2.structures import Boxes, PolygonMasks
 from support.failing import finding_of, float_batch, step_of, tiny_detector, with_bad_pixel
 
+from retina_plugin.engine.environment import environment
 from retina_plugin.engine.non_finite.replay_file import KIND, read_step
-from retina_plugin.environment import environment
 
 
 def write(folder, batch):

@@ -13,8 +13,8 @@ from support.coco_cases import (
     without_objects,
 )
 
-from retina_plugin.benchmark.coco_evaluation import synthetic_case
 from retina_plugin.evaluation.analysis import Analysis, analyse
+from retina_plugin.workbench.benchmark.coco_evaluation import synthetic_case
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 

@@ -5,8 +5,8 @@ import re
 import pytest
 from support.coco_cases import random_case, scene, with_wrong_classes
 
-from retina_plugin.benchmark.coco_evaluation import synthetic_case
 from retina_plugin.evaluation.analysis import analyse, as_text, compare, comparison_text
+from retina_plugin.workbench.benchmark.coco_evaluation import synthetic_case
 
 BOX = [0.0, 0.0, 40.0, 40.0]
 

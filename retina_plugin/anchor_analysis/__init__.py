@@ -1,6 +1,0 @@
-"""How the anchors and the boxes of a data set fit each other."""
-
-from retina_plugin.anchor_analysis.coverage import Coverage, coverage_of
-from retina_plugin.anchor_analysis.fitting import FittedAnchors, fit_anchors
-
-__all__ = ["Coverage", "FittedAnchors", "coverage_of", "fit_anchors"]

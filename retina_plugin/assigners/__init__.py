@@ -1,5 +1,0 @@
-"""Anchors x ground truth -> :class:`~retina_plugin.contracts.DenseTargets`; one assigner a file."""
-
-from retina_plugin.registry import import_submodules
-
-import_submodules(__name__, __path__)

@@ -1,0 +1,1 @@
+"""Weights: read safely from any layout, mapped, converted, saved whole or not at all."""

@@ -1,0 +1,320 @@
+"""Load a yaml config and command-line overrides into Detectron2's config, running no code.
+
+Detectron2's `CfgNode.merge_from_file` runs the Python tags of a yaml by default and answers a
+misspelt key with its name alone. `load_config` refuses the tags, and says where each mistake
+stands and what would be right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode, downgrade_config, get_cfg, upgrade_config
+from detectron2.config.compat import guess_version
+from fvcore.common.config import BASE_KEY
+
+from retina_plugin.config.defaults import add_retina_config
+from retina_plugin.config.safe_yaml import ConfigFileError, read_yaml
+from retina_plugin.registry import ROLES, UnknownNameError
+
+logger = logging.getLogger(__name__)
+
+NUM_CLASSES = "MODEL.RETINANET.NUM_CLASSES"
+COMPONENT_NODES = {role.node for role in ROLES}  # each component's settings stand in one of them
+OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
+
+
+class ConfigKeyError(UnknownNameError):
+    """A file or an override sets a key that does not exist; the message lists those that do."""
+
+
+class SafeCfgNode(CfgNode):
+    """Detectron2's CfgNode whose files are read without running code, whatever `allow_unsafe`."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> io.StringIO:
+        """Hand fvcore, which follows `_BASE_` and merges, the file's plain values as yaml."""
+        return io.StringIO(yaml.safe_dump(read_yaml(Path(filename)).values, sort_keys=False))
+
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """The values of a file merged over those of its `_BASE_`, of which later ones win.
+
+        Raises:
+            ConfigFileError: see `find_keys` and `read_yaml`.
+        """
+        find_keys(Path(filename))
+        try:
+            return super().load_yaml_with_base(filename, allow_unsafe=False)
+        except AssertionError as error:
+            raise ConfigFileError(f"{filename}: {error}") from None
+
+
+def load_config(
+    config_file: str | Path,
+    overrides: Sequence[Any] = (),
+    *,
+    allow_unsafe: bool = False,
+    base: CfgNode | None = None,
+) -> CfgNode:
+    """Detectron2's defaults and the plugin's, then a yaml file, then overrides; not frozen.
+
+    Args:
+        config_file: path of a yaml file; "" for none.
+        overrides: `KEY VALUE` pairs, as Detectron2 takes them, or `KEY=VALUE`, also mixed.
+        allow_unsafe: run the Python tags of the file and its bases, as Detectron2 does.
+        base: start from a copy of this config instead of the defaults.
+
+    Returns:
+        A Detectron2 CfgNode. `MODEL.RETINANET.NUM_CLASSES` is None if neither file nor override
+        (nor `base`) set it, so that it may come from the data.
+
+    Raises:
+        ConfigKeyError: unknown keys, all of them, with near misses and the valid keys.
+        ConfigFileError: the file cannot be read, or a value has the wrong type.
+    """
+    if base is None:
+        cfg = get_cfg()
+        add_retina_config(cfg)
+        cfg.MODEL.RETINANET.NUM_CLASSES = None
+    else:
+        cfg = base.clone()
+        cfg.defrost()
+    if str(config_file):
+        cfg = _merge_file(cfg, Path(config_file).expanduser(), allow_unsafe)
+    pairs = parse_overrides(overrides)
+    _merge([(tuple(key.split(".")), value, f"override {key}") for key, value in pairs], cfg)
+    _check_num_classes(cfg)
+    return cfg
+
+
+def parse_overrides(overrides: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Pairs of key and value from `KEY VALUE` and `KEY=VALUE`.
+
+    Raises:
+        ConfigKeyError: a key without a value.
+    """
+    pairs: list[tuple[str, Any]] = []
+    rest = iter(overrides)
+    for word in rest:
+        joined = OVERRIDE.fullmatch(str(word))
+        if joined:
+            pairs.append((joined["key"], joined["value"]))
+            continue
+        try:
+            pairs.append((str(word), next(rest)))
+        except StopIteration:
+            raise ConfigKeyError(
+                f"override {word} has no value. Write overrides as KEY VALUE or KEY=VALUE, got: "
+                f"{' '.join(map(str, overrides))}"
+            ) from None
+    return pairs
+
+
+def find_keys(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, str]:
+    """Where each dotted key of a file and its bases stands: `file:line`, the winning one.
+
+    Raises:
+        ConfigFileError: a `_BASE_` that is missing, a URL, no path, or leads back to itself.
+    """
+    values, lines = read_yaml(path)
+    chain = (*chain, path)
+    bases = values.get(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    at = f"{path}:{lines.get(BASE_KEY)}: {BASE_KEY}"
+    if not isinstance(bases, list) or not all(isinstance(name, str) for name in bases):
+        raise ConfigFileError(f"{at} must be a path or a list of paths, got {bases!r}.")
+    found: dict[str, str] = {}
+    for name in bases:
+        if "://" in name:
+            raise ConfigFileError(
+                f"{at} '{name}' is a URL. A config is not fetched from the network behind your "
+                f"back: download it, look at it, and name the local file."
+            )
+        base = (path.parent / Path(name).expanduser()).resolve()
+        if not base.is_file():
+            raise ConfigFileError(f"{at} '{name}' does not exist: there is no file {base}.")
+        if any(base.samefile(earlier) for earlier in chain):
+            circle = " -> ".join(map(str, (*chain, base)))
+            raise ConfigFileError(f"{at} '{name}' leads back to itself: {circle}.")
+        found |= find_keys(base, chain)
+    return found | {key: f"{path}:{line}" for key, line in lines.items()}
+
+
+def own_keys(config_file: str | Path, overrides: Sequence[Any] = ()) -> dict[str, str]:
+    """Where each key stands that the user set: in this very file, not its bases, or after it.
+
+    Raises:
+        ConfigFileError: see :func:`find_keys` and :func:`parse_overrides`.
+    """
+    path = Path(config_file).expanduser()
+    found = find_keys(path) if str(config_file) else {}
+    own = {key: at for key, at in found.items() if at.startswith(f"{path}:")}
+    return own | {key: "override" for key, _ in parse_overrides(overrides)}
+
+
+def _merge_file(cfg: CfgNode, path: Path, allow_unsafe: bool) -> CfgNode:
+    """`cfg` with a file's values, which may be of an older VERSION of Detectron2's keys."""
+    if path.suffix == ".py":
+        raise ConfigFileError(f"{path}: a LazyConfig; load_config reads yaml.")
+    if allow_unsafe and path.is_file():
+        found, values = {}, CfgNode.load_yaml_with_base(str(path), allow_unsafe=True)
+    else:
+        found, values = find_keys(path), SafeCfgNode.load_yaml_with_base(str(path))
+    groups = {key: value for key, value in values.items() if isinstance(value, dict)}
+    version = values.get("VERSION") or guess_version(groups, str(path))
+    latest = cfg.VERSION
+    if type(version) is not int or not 1 <= version <= latest:
+        raise ConfigFileError(f"{path}: VERSION must be from 1 to {latest}, got {version!r}.")
+    settings = [
+        (keys, value, found.get(".".join(keys), str(path))) for keys, value in _leaves(values)
+    ]
+    if version == latest:
+        _merge(settings, cfg)
+        return cfg
+    logger.warning(f"{path}: upgrading a config of version {version} to version {latest}.")
+    old = downgrade_config(cfg, to_version=version)
+    _merge(settings, old)
+    return upgrade_config(old)
+
+
+def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple, Any]]:
+    """Every value that is not a mapping of further keys, with the path of keys to it."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*above, str(key)))
+        else:
+            yield (*above, str(key)), value
+
+
+def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> None:
+    """Set `(path of keys, value, where it stands)` in `cfg`; raise once, with all mistakes."""
+    unknown: list[str] = []
+    mistyped: list[str] = []
+    valid: dict[str, str] = {}
+    for keys, value, where in settings:
+        bad = _first_unknown(cfg, keys)
+        if bad is not None:
+            unknown.append(f"{where}: {_describe_unknown(cfg, keys, bad)}")
+            node = ".".join(keys[:bad])
+            of = f"of {node}" if node else "at the top"
+            valid[node] = f"Valid keys {of}: {', '.join(sorted(_parent(cfg, keys[:bad])))}."
+            continue
+        if keys in _free_keys():
+            _parent(cfg, keys[:-1])[keys[-1]] = None  # else it must keep the type of a file's value
+        nested = value
+        for key in reversed(keys):
+            nested = {key: nested}
+        try:
+            cfg.merge_from_other_cfg(CfgNode(nested))
+        except KeyError as error:  # a key that yacs knows to be renamed
+            unknown.append(f"{where}: {error.args[0]}")
+        except (AssertionError, ValueError, TypeError, RecursionError, MemoryError):
+            mistyped.append(f"{where}: {_describe_mistyped(cfg, keys, value)}")
+    if unknown:
+        raise ConfigKeyError("\n".join([*unknown, *valid.values(), *mistyped]))
+    if mistyped:
+        raise ConfigFileError("\n".join(mistyped))
+
+
+@cache
+def _free_keys() -> frozenset[tuple[str, ...]]:
+    """The keys whose default is None: they take a value of any type, a list as well as one text."""
+    defaults = add_retina_config(get_cfg())
+    return frozenset(keys for keys, value in _leaves(defaults) if value is None)
+
+
+def _parent(cfg: CfgNode, keys: tuple[str, ...]) -> Any:
+    node: Any = cfg
+    for key in keys:
+        node = node[key]
+    return node
+
+
+def _first_unknown(cfg: CfgNode, keys: tuple[str, ...]) -> int | None:
+    """Index of the first of `keys` that does not exist, None if all may be set."""
+    name = ".".join(keys)
+    if cfg.key_is_deprecated(name) or cfg.key_is_renamed(name):
+        return None  # yacs knows what to say
+    node: Any = cfg
+    for index, key in enumerate(keys):
+        if not isinstance(node, CfgNode):
+            return None  # a mapping for a single value: a wrong type, not an unknown key
+        if key not in node:
+            return None if node.is_new_allowed() else index
+        node = node[key]
+    return None
+
+
+def _describe_unknown(cfg: CfgNode, keys: tuple[str, ...], bad: int) -> str:
+    """The unknown key, and the keys that may have been meant."""
+    message = f"unknown key {'.'.join(keys)}."
+    if "." in keys[bad]:
+        return f"{message} In a file keys are nested, not dotted: write '{_nested(keys)}'."
+    near = _nearest(keys[bad], _parent(cfg, keys[:bad]))
+    meant = [(*keys[:bad], name, *keys[bad + 1 :]) for name in near]
+    meant = [path for path in meant if _first_unknown(cfg, path) is None] or [
+        (*keys[:bad], name) for name in near
+    ]
+    if not meant:  # the right name in the wrong place
+        meant = [path for path, _ in _leaves(cfg) if path[-1] == keys[-1]]
+        meant = [path for path in meant if path[:2] == ("MODEL", "RETINANET")] or meant
+    hint = " or ".join(".".join(path) for path in meant[:3])
+    if hint:
+        message += f" Did you mean {hint}?"
+    if bad < len(keys) - 1 and ".".join(keys[:bad]) in COMPONENT_NODES:
+        message += f" If {keys[bad]} is of your own, --import its file."
+    return message
+
+
+def _nested(keys: tuple[str, ...]) -> str:
+    *groups, last = ".".join(keys).split(".")
+    return "".join(f"{group}: {{" for group in groups) + f"{last}: ..." + "}" * len(groups)
+
+
+def _nearest(key: str, node: CfgNode) -> list[str]:
+    upper = {name.upper(): name for name in node}
+    return [upper[name] for name in difflib.get_close_matches(key.upper(), upper, cutoff=0.7)]
+
+
+def _describe_mistyped(cfg: CfgNode, keys: tuple[str, ...], value: Any) -> str:
+    """What the key takes, what came, and how to write it."""
+    node: Any = cfg
+    for index, key in enumerate(keys):
+        if not isinstance(node, CfgNode):
+            name = ".".join(keys[:index])
+            return f"{name} takes a single value such as {node!r}; '{key}' cannot stand below it."
+        node = node[key]
+    name = ".".join(keys)
+    with contextlib.suppress(TypeError, RecursionError, MemoryError):
+        value = CfgNode._decode_cfg_value(value)
+    came = f"got {value!r} ({type(value).__name__})"
+    if isinstance(node, CfgNode):
+        instead = f" Set {name}.NAME instead?" if "NAME" in node else ""
+        return f"{name} is a group of the keys {', '.join(sorted(node))}; {came}.{instead}"
+    hint = ""
+    if isinstance(node, float) and type(value) is int:
+        hint = f" Write {float(value)}."
+    elif isinstance(node, list | tuple):
+        hint = f" Write [{value!r}]."
+    elif isinstance(node, str):
+        hint = " Put the text in quotes."
+    elif isinstance(node, bool):
+        hint = " Write True or False."
+    return f"{name} must be of type {type(node).__name__}, such as {node!r}; {came}.{hint}"
+
+
+def _check_num_classes(cfg: CfgNode) -> None:
+    """None, the mark of "not set", lets any type pass: yacs cannot check this one."""
+    value = cfg.MODEL.RETINANET.NUM_CLASSES
+    if value is not None and (type(value) is not int or value < 1):
+        raise ConfigFileError(f"{NUM_CLASSES} takes a whole number from 1; got {value!r}.")

@@ -1,5 +1,0 @@
-"""What is wrong with a config, its data and this machine, before training."""
-
-from retina_plugin.diagnosis.doctor import Diagnosis, diagnose
-
-__all__ = ["Diagnosis", "diagnose"]

@@ -1,0 +1,1 @@
+"""The detector and nothing else: images -> losses, or boxes."""

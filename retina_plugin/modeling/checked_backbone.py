@@ -1,0 +1,53 @@
+"""The backbone that a config asks for, and what can be wrong with it before training."""
+
+from __future__ import annotations
+
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone, build_backbone
+
+from retina_plugin.modeling.backbones.pixel_format import pixel_warning
+from retina_plugin.modeling.layers.checkpointing import checkpoint_backbone
+from retina_plugin.modeling.pretrained_part import pretrained_part
+from retina_plugin.registry import NECKS
+
+logger = logging.getLogger(__name__)
+
+
+def build_checked_backbone(cfg: CfgNode, channels: int) -> Backbone:
+    """Backbone and neck for images of so many channels.
+
+    Pixels that the backbone's usual weights do not know are warned of.
+
+    Raises:
+        ValueError: the neck that the config asks for is not there, or not all of
+            ``MODEL.RETINANET.IN_FEATURES``; says what is.
+    """
+    backbone = build_backbone(cfg, ShapeSpec(channels=channels))
+    NECKS.require_built(
+        cfg,
+        backbone,
+        f"{cfg.MODEL.BACKBONE.NAME} builds a neck of its own; take a backbone builder that "
+        "calls NECKS.build, or leave MODEL.NECK as it is",
+    )
+    shapes = backbone.output_shape()
+    for name in cfg.MODEL.RETINANET.IN_FEATURES:
+        if name not in shapes:
+            raise ValueError(
+                f"MODEL.RETINANET.IN_FEATURES asks for '{name}', but the backbone "
+                f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(shapes)}"
+            )
+    warning = pixel_warning(
+        pretrained_part(backbone)[1],
+        weights=cfg.MODEL.WEIGHTS,
+        order=cfg.INPUT.FORMAT,
+        mean=cfg.MODEL.PIXEL_MEAN,
+        std=cfg.MODEL.PIXEL_STD,
+    )
+    if warning:
+        logger.warning(warning)
+    if cfg.MODEL.BACKBONE.get("GRADIENT_CHECKPOINTING", False):
+        checkpoint_backbone(backbone)
+    return backbone

@@ -1,0 +1,1 @@
+"""The same layers computed otherwise: norms folded, branches merged, activations recomputed."""

@@ -1,1 +1,0 @@
-"""The same network computed otherwise: norms folded, activations recomputed."""

@@ -1,1 +1,0 @@
-"""Weights of other frameworks: reading them safely, mapping them, converting whole detectors."""

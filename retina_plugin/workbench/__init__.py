@@ -1,0 +1,1 @@
+"""What a person does around a run: doctor, anchors, report, compare, benchmark, replay."""

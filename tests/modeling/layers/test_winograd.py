@@ -1,0 +1,170 @@
+"""Winograd's filtering against the convolution itself."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.modeling import build_model
+from support.tiny_models import resnet18_cfg
+from torch import nn
+from torch.nn import functional as F
+
+from retina_plugin import add_retina_config, optimize_for_inference
+from retina_plugin.modeling.layers import winograd
+from retina_plugin.modeling.layers.winograd import WinogradConv2d, use_winograd, winograd_conv2d
+
+SIZES = [(8, 8), (1, 1), (4, 5), (9, 13), (70, 3), (3, 70)]
+EXACT = {"rtol": 1e-11, "atol": 1e-11}
+
+
+@pytest.fixture(autouse=True)
+def few_tiles(monkeypatch):
+    monkeypatch.setattr(winograd, "_CHUNK", 4)  # so that small maps take several parts
+
+
+def tensors(height, width, images=2, dtype=torch.double):
+    torch.manual_seed(0)
+    shapes = (images, 3, height, width), (5, 3, 3, 3), (5,)
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_is_the_convolution(size, memory_format):
+    x, weight, bias = tensors(*size)
+    x = x.detach().to(memory_format=memory_format).requires_grad_()
+    expected = F.conv2d(x, weight, bias, padding=1)
+    found = winograd_conv2d(x, weight, bias)
+    torch.testing.assert_close(found, expected, **EXACT)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    factor = torch.randn_like(expected)
+    for pair in zip(
+        torch.autograd.grad(found, (x, weight, bias), factor),
+        torch.autograd.grad(expected, (x, weight, bias), factor),
+        strict=True,
+    ):
+        torch.testing.assert_close(*pair, **EXACT)
+
+
+def test_of_no_image_and_without_bias():
+    x, weight, _ = tensors(4, 4, images=0)
+    assert winograd_conv2d(x, weight).shape == (0, 5, 4, 4)
+
+
+def test_gradients_of_gradients():
+    assert torch.autograd.gradcheck(winograd_conv2d, tensors(5, 6, images=1))
+    assert torch.autograd.gradgradcheck(winograd_conv2d, tensors(5, 6, images=1))
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_computes_no_gradient_that_nobody_wants(frozen):
+    given = tensors(5, 6)
+    given[frozen].requires_grad_(False)
+    winograd_conv2d(*given).sum().backward()
+    assert [x.grad is None for x in given] == [i == frozen for i in range(3)]
+
+
+def test_rounds_within_ten_units_of_precision():
+    # the direct sum's is 1.7e-7 to 6e-7, by the processor; with Lavin's points it would be 1.8e-6
+    x, weight = torch.randn(1, 256, 32, 32).relu(), torch.randn(256, 256, 3, 3)
+    exact = F.conv2d(x.double(), weight.double(), padding=1)
+    error = (winograd_conv2d(x, weight, torch.zeros(256)) - exact).norm() / exact.norm()
+    assert error < 10 * torch.finfo(torch.float32).eps
+
+
+def conv(kind=Conv2d, inputs=128, outputs=128, kernel=3, **arguments):
+    return kind(inputs, outputs, kernel, **{"padding": 1, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("module", "count"),
+    [
+        (conv(), 1),
+        (conv(nn.Conv2d), 1),
+        (conv(norm=nn.GroupNorm(32, 128), activation=F.relu), 1),
+        (conv(outputs=36), 0),
+        (conv(inputs=64), 0),
+        (conv(kernel=1), 0),
+        (conv(stride=2), 0),
+        (conv(padding=0), 0),
+        (conv(dilation=2, padding=2), 0),
+        (conv(groups=2), 0),
+        (conv(nn.Conv2d, padding_mode="reflect"), 0),
+        (type("Special", (nn.Conv2d,), {})(128, 128, 3, padding=1), 0),
+    ],
+)
+@torch.no_grad()
+def test_only_what_it_can_do(module, count):
+    """And whatever it is, it computes what it computed before."""
+    before, x = copy.deepcopy(module), torch.randn(1, module.in_channels, 32, 32)
+    assert use_winograd(nn.Sequential(module)) == count
+    assert isinstance(module, WinogradConv2d) == bool(count)
+    assert list(module.state_dict()) == list(before.state_dict())
+    torch.testing.assert_close(module(x), before(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often a convolution took the new way."""
+    counted = []
+    known = winograd.winograd_conv2d
+    monkeypatch.setattr(winograd, "winograd_conv2d", lambda *a: counted.append(1) or known(*a))
+    return counted
+
+
+def test_leaves_to_others_what_they_do_better(calls):
+    module, x = conv(), torch.randn(1, 128, 32, 32)
+    use_winograd(module)
+    module(x)
+    assert len(calls) == 1
+    module(x[..., :31])  # few cells
+    module.double()(x.double())
+    module.bfloat16()(x.bfloat16())
+    module.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert module(x).dtype == torch.bfloat16
+    torch.jit.trace(module, x, check_trace=False)
+    assert len(calls) == 1
+
+
+def test_survives_a_copy_and_a_file():
+    module = conv(norm=FrozenBatchNorm2d(128))
+    use_winograd(module)
+    x = torch.randn(1, 128, 32, 32)
+    for twin in copy.deepcopy(module), pickle.loads(pickle.dumps(module)):
+        assert torch.equal(twin(x), module(x))
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_key_of_the_detector(fold):
+    """Neck and head; the bottom-up part in the optimised copy alone."""
+    kinds = {}
+    for key in True, False:
+        cfg = add_retina_config(resnet18_cfg())
+        cfg.MODEL.META_ARCHITECTURE = "FocalRetinaNet"
+        cfg.MODEL.WINOGRAD, cfg.MODEL.FOLD_FROZEN_NORMS = key, fold
+        model = build_model(cfg)
+        names = [n for n, m in model.named_modules() if isinstance(m, WinogradConv2d)]
+        kinds[key] = names, list(model.state_dict())
+    assert kinds[True][1] == kinds[False][1] and not kinds[False][0]
+    # four of each tower; three outputs of the FPN. 7 classes need too few channels
+    assert len(kinds[True][0]) == 11 and not any("bottom_up" in n for n in kinds[True][0])
+    model = build_model(cfg)
+    assert len(kinds[True][0]) < use_winograd(optimize_for_inference(model, winograd=False))
+    optimised = optimize_for_inference(model)
+    found = [n for n, m in optimised.named_modules() if isinstance(m, WinogradConv2d)]
+    assert any("bottom_up" in name for name in found)
+
+
+@torch.no_grad()
+def test_a_norm_that_is_folded_is_not_applied_twice():
+    module = conv(norm=nn.BatchNorm2d(128), bias=False)
+    module.norm.running_mean.normal_()
+    network, x = nn.Sequential(module).eval(), torch.randn(1, 128, 32, 32)
+    expected = network(x)
+    use_winograd(network)
+    optimised = optimize_for_inference(network)
+    assert optimised[0].norm is None
+    torch.testing.assert_close(optimised(x), expected, rtol=1e-4, atol=1e-5)
