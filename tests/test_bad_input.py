@@ -280,7 +280,7 @@ def test_zero_training_images(make):
 def test_zero_images_with_a_box(filtered, make):
     cfg = make([[], [((2, 2, 60, 44), 1, True)]])
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filtered
-    assert "no image of bad has a box to train on" in refusal(cfg)
+    assert "no image of bad has a usable box" in refusal(cfg)
 
 
 def test_box_of_negative_width(make):

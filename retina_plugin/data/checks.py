@@ -1,4 +1,4 @@
-"""Look at every data set, record and box before training, not in its third hour."""
+"""Check data sets, records and boxes before training starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Record = dict[str, Any]
 
 
 class Kind(NamedTuple):
-    """What may be said of a box."""
+    """A kind of unusual box: log level, description, and its effect in each split."""
 
     level: int
     what: str
@@ -38,13 +38,13 @@ class Kind(NamedTuple):
 
 @dataclass
 class CheckedSet:
-    """A data set that was looked at.
+    """A data set that was checked.
 
     Attributes:
-        name: of ``DatasetCatalog``.
-        splits: what it is for, of ``TRAIN`` and ``TEST``.
-        records: Detectron2's dicts.
-        files: what is known of its files; nothing with ``DATASETS.CHECK_FILES`` False.
+        name: its name in ``DatasetCatalog``.
+        splits: the splits that use it, ``TRAIN`` or ``TEST`` or both.
+        records: its records in Detectron2's format.
+        files: the results of reading its image files; empty if ``DATASETS.CHECK_FILES`` is False.
     """
 
     name: str
@@ -65,7 +65,7 @@ BOX_KINDS = {
         "boxes whose category_id is not from 0 to MODEL.RETINANET.NUM_CLASSES - 1",
         *["Correct NUM_CLASSES, or the data."] * 2,
     ),
-    # Detectron2 does not drop these: its transforms sort the corners, which makes it a real box.
+    # Detectron2 keeps these: its transforms sort the corners, which makes a valid box of them.
     "negative": Kind(
         ERROR,
         "boxes of negative width or height",
@@ -74,39 +74,40 @@ BOX_KINDS = {
     "degenerate": Kind(
         WARNING,
         "boxes without width or height",
-        "They are not trained on.",
-        "They count as objects that nothing can find.",
+        "They are ignored in training.",
+        "They count as objects that no detection can match.",
         CLEAN,
     ),
     "outside": Kind(
         WARNING,
         "boxes wholly outside their image",
-        "They are not trained on.",
-        "They count as objects that nothing can find.",
+        "They are ignored in training.",
+        "They count as objects that no detection can match.",
         CLEAN,
     ),
     CROWD: Kind(
         INFO,
         "crowd boxes",
-        "They are not trained on, and what they cover is trained as background.",
-        "Detections there count neither as right nor as wrong.",
+        "They are ignored in training, and the area that they cover is trained as background.",
+        "Detections in them count neither as true nor as false positives.",
         "INPUT.IGNORE_CROWD=True",
     ),
 }
 
 
 def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
-    """Check what will be trained and evaluated on; log warnings and information.
+    """Check the data sets for training and evaluation; log warnings and information.
 
     Args:
-        cfg: after ``register_datasets``. ``DATASETS.CHECK_FILES`` False leaves the files alone.
-        train: check ``DATASETS.TRAIN`` too, not ``DATASETS.TEST`` alone.
+        cfg: the config after ``register_datasets``. If ``DATASETS.CHECK_FILES`` is False, image
+            files are not opened.
+        train: check ``DATASETS.TRAIN`` as well as ``DATASETS.TEST``.
 
     Returns:
-        Everything that was found.
+        All findings.
 
     Raises:
-        DataError: lists all errors, the first few examples of each.
+        DataError: if there are errors; lists all of them with the first few examples of each.
         UnknownNameError, ValueError, ImportError: see :func:`find_problems`.
     """
     findings = Findings()
@@ -117,11 +118,14 @@ def check_datasets(cfg: CfgNode, *, train: bool) -> list[Finding]:
 
 
 def find_problems(cfg: CfgNode, findings: Findings, *, train: bool) -> list[CheckedSet]:
-    """:func:`check_datasets` without its log and its error, and with the data for a closer look.
+    """Add the findings of :func:`check_datasets` to ``findings`` without logging or raising.
+
+    Returns:
+        The data sets that could be loaded, for further checks.
 
     Raises:
-        UnknownNameError, ValueError, ImportError: of the decoder, see ``build_decoder``; or a
-            package that the image files need is not installed.
+        UnknownNameError, ValueError, ImportError: if the decoder cannot be built, see
+            ``build_decoder``, or a package that the image files need is not installed.
     """
     splits = ("TRAIN", "TEST") if train else ("TEST",)
     uses: dict[str, list[str]] = {}
@@ -151,14 +155,14 @@ def find_problems(cfg: CfgNode, findings: Findings, *, train: bool) -> list[Chec
         checked.append(CheckedSet(name, of_splits, records, files))
     unknown = len(checked) < len(uses)
     if train and not (usable or unknown or findings.has_errors()):
-        advice = "Boxes count if they are no crowd, have a width and height, and touch the image."
-        what = f"no image of {', '.join(cfg.DATASETS.TRAIN)} has a box to train on"
+        advice = "A usable box is no crowd, has a positive size and overlaps its image."
+        what = f"no image of {', '.join(cfg.DATASETS.TRAIN)} has a usable box"
         findings.add(ERROR, "DATASETS.TRAIN", what, advice)
     return checked
 
 
 def _load(name: str, splits: list[str], findings: Findings) -> list[Record] | None:
-    """The data set's records; None if they cannot be had or are no list."""
+    """Load the data set's records; None if that fails or they are not a list."""
     where = f"DATASETS.{splits[0]}"
     if name not in DatasetCatalog:
         findings.add(ERROR, where, str(unknown_name("data set", name, DatasetCatalog)))
@@ -175,14 +179,16 @@ def _load(name: str, splits: list[str], findings: Findings) -> list[Record] | No
         records = DatasetCatalog.get(name)
     except (OSError, ImportError) as error:  # others are a bug that needs its traceback
         what = f"'{name}' cannot be loaded: {type(error).__name__}: {error}"
-        advice = "Data sets that come with Detectron2 are looked for below $DETECTRON2_DATASETS."
+        advice = "Detectron2's built-in data sets are read from $DETECTRON2_DATASETS."
         findings.add(ERROR, where, what, advice)
         return None
     if not isinstance(records, list):
-        findings.add(INFO, where, f"'{name}' is a {type(records).__name__}, no list: not checked")
+        findings.add(
+            INFO, where, f"'{name}' is not a list but {type(records).__name__}: not checked"
+        )
         return None
     if not records:
-        findings.add(ERROR, where, f"'{name}' has no images", "Is it the right file?")
+        findings.add(ERROR, where, f"'{name}' has no images", "Check that it is the right file.")
         return None
     return records
 
@@ -198,16 +204,16 @@ def _check_classes(name: str, where: str, cfg: CfgNode, findings: Findings) -> N
 def _check_records(
     records: list[Record], where: str, split: str, cfg: CfgNode, findings: Findings
 ) -> int:
-    """Check the boxes of all images; returns how many images have one to train on."""
+    """Check the boxes of all images; return the number of images with a usable box."""
     usable = 0
     train = split == "TRAIN"
-    without_key = "images without 'annotations' (an empty list says that there are none)"
+    without_key = "images without 'annotations' (use an empty list for an image without objects)"
     if not train:
-        empty_advice = "All that is detected there is wrong."
+        empty_advice = "All detections in them are false positives."
     elif cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        empty_advice = "They are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS is True)."
+        empty_advice = "They are skipped in training (DATALOADER.FILTER_EMPTY_ANNOTATIONS is True)."
     else:
-        empty_advice = "They are trained as background (FILTER_EMPTY_ANNOTATIONS is False)."
+        empty_advice = "They are background in training (FILTER_EMPTY_ANNOTATIONS is False)."
     for record in records:
         image = f"image {record.get('image_id')} ({record.get('file_name')})"
         if train and "annotations" not in record:
@@ -220,7 +226,7 @@ def _check_records(
                 box, of_class = (annotations[index].get(x) for x in ("bbox", "category_id"))
                 example = f"box {index + 1} of {image}: {_plain(box)}, category_id {of_class}"
                 advice = kind.in_training if train else kind.in_evaluation
-                if kind.fix == CLEAN:  # what is done about them is why to mend them
+                if kind.fix == CLEAN:  # their effect is the reason to fix them
                     findings.add(kind.level, where, kind.what, "", example, why=advice, fix=CLEAN)
                 else:
                     fix = kind.fix if train else ""
@@ -231,20 +237,20 @@ def _check_records(
             findings.add(INFO, where, "images without boxes", empty_advice, image)
     if not train and not usable:
         advice = "AP will be NaN or not computed."
-        findings.add(WARNING, where, "no image has a box to find", advice)
+        findings.add(WARNING, where, "no image has a ground-truth box", advice)
     return usable
 
 
 def _kind(name: str, cfg: CfgNode) -> Kind:
-    """The entry of ``BOX_KINDS``, of crowd what the config does with it."""
+    """The entry of ``BOX_KINDS``; for crowds it depends on ``INPUT.IGNORE_CROWD``."""
     if name != CROWD or not cfg.INPUT.get("IGNORE_CROWD", False):
         return BOX_KINDS[name]
-    text = "They are not trained on, nor is what they cover (INPUT.IGNORE_CROWD is True)."
+    text = "They and the area that they cover are ignored in training (INPUT.IGNORE_CROWD is True)."
     return BOX_KINDS[name]._replace(in_training=text, fix="")
 
 
 def kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) -> str | None:
-    """The key in ``BOX_KINDS`` of what is odd about a box, None if nothing is."""
+    """The key of a box in ``BOX_KINDS``, or None for an ordinary box."""
     try:
         x0, y0, x1, y1 = (float(x) for x in annotation["bbox"])
     except (KeyError, TypeError, ValueError):
@@ -270,5 +276,5 @@ def kind_of_box(annotation: dict[str, Any], record: Record, num_classes: int) ->
 
 
 def _plain(box: Any) -> Any:
-    """A box as it is to be printed."""
+    """Return a box in a form that prints well."""
     return list(box) if isinstance(box, tuple) else getattr(box, "tolist", lambda: box)()

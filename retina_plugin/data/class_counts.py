@@ -1,4 +1,4 @@
-"""How many objects of each class there are to train on, for losses that balance the classes."""
+"""Count the training objects of each class, for losses that balance classes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 def count_classes(names: list[str] | tuple[str, ...], num_classes: int) -> list[int]:
-    """Objects of each class in registered data sets; crowds are not counted.
+    """Count the objects of each class in registered data sets, without crowds.
 
     Args:
-        names: of ``DatasetCatalog``.
-        num_classes: K.
+        names: names in ``DatasetCatalog``.
+        num_classes: K, the number of classes.
     """
     counts = [0] * num_classes
     for name in names:
@@ -31,14 +31,14 @@ def count_classes(names: list[str] | tuple[str, ...], num_classes: int) -> list[
 
 
 def fill_class_counts(cfg: CfgNode, *, count: bool = True) -> None:
-    """Count the training data where the chosen classification loss has ``COUNTS`` and no value.
+    """Fill in ``COUNTS`` of the selected classification loss, if it has that key and it is empty.
 
-    A loss that has ``WEIGHTS`` as well is left alone if these are given.
+    A loss whose ``WEIGHTS`` are set needs no counts and is left unchanged.
 
     Args:
-        cfg: not frozen, its data sets registered; changed in place.
-        count: False where the loss is built but never used, and the training data may be away:
-            one object of each class then.
+        cfg: a config that is not frozen and whose data sets are registered; changed in place.
+        count: whether to count the training set. If False (the loss is built but not used, and the
+            training set may be missing), every class gets a count of 1.
     """
     name = CLS_LOSSES.selected(cfg)
     settings = cfg.MODEL.RETINANET.get("CLS_LOSS", {}).get(name, {})
@@ -50,4 +50,4 @@ def fill_class_counts(cfg: CfgNode, *, count: bool = True) -> None:
         return
     counts = count_classes(cfg.DATASETS.TRAIN, num_classes)
     settings.COUNTS = tuple(counts)
-    logger.info(f"MODEL.RETINANET.CLS_LOSS.{name}.COUNTS of the training data: {counts}")
+    logger.info(f"MODEL.RETINANET.CLS_LOSS.{name}.COUNTS: {counts}, counted in the training set")

@@ -1,4 +1,4 @@
-"""Data sets in COCO format with no code: ``DATASETS.COCO`` registers them before training."""
+"""Register the data sets in COCO format that the config declares in ``DATASETS.COCO``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Declared(NamedTuple):
-    """One data set as the config declares it."""
+    """A data set that the config declares."""
 
     key: str
     name: str
@@ -34,9 +34,9 @@ class Declared(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """The class names that one source gives.
+    """The class names from one source.
 
-    ``exact``: NUM_CLASSES must be their number. Of Detectron2's metadata it may also be larger.
+    ``exact``: NUM_CLASSES must equal their number; for Detectron2's metadata it may be larger.
     """
 
     source: str
@@ -45,21 +45,21 @@ class Classes(NamedTuple):
 
 
 def register_datasets(cfg: CfgNode, disagreements: Findings | None = None) -> None:
-    """Register what ``DATASETS.COCO`` declares, and settle the number of classes.
+    """Register the data sets of ``DATASETS.COCO`` and determine the number of classes.
 
-    * Every json is registered with Detectron2 under its ``NAME`` (its stem, if none is given), and
-      ``DATASETS.TRAIN`` / ``TEST`` become those names, unless one of them is listed there already:
-      then the list is the user's own.
-    * Those to train on keep of the json's images ``EXTRA_IMAGE_KEYS`` and the
-      ``DATALOADER.GROUP_FIELD``, of its annotations ``EXTRA_ANNOTATION_KEYS``.
-    * ``MODEL.RETINANET.NUM_CLASSES`` is checked, and where it is None it becomes the number of
-      classes of the jsons, else of the metadata of the data sets, else Detectron2's default.
+    * Each json is registered with Detectron2 under its ``NAME`` (default: the file's stem), and
+      ``DATASETS.TRAIN`` / ``TEST`` are set to these names, unless they already list one of them.
+    * Training sets keep ``EXTRA_IMAGE_KEYS`` and ``DATALOADER.GROUP_FIELD`` of the json's images
+      and ``EXTRA_ANNOTATION_KEYS`` of its annotations.
+    * ``MODEL.RETINANET.NUM_CLASSES`` is checked. If it is None, it is set to the number of classes
+      in the jsons, else in the data sets' metadata, else to Detectron2's default.
 
-    Call it in every process, before anything reads the data. Doing so twice is harmless.
+    Call it in every process before the data are read. Calling it twice is harmless.
 
     Args:
-        cfg: not frozen; changed in place. Without ``DATASETS.COCO`` only the classes are settled.
-        disagreements: gets the errors about classes, where the data are wanted in spite of them.
+        cfg: a config that is not frozen; changed in place. Without ``DATASETS.COCO`` only the
+            number of classes is determined.
+        disagreements: if given, errors about classes are added here instead of raised.
 
     Raises:
         DataError: lists every mistake in the keys and jsons; ``cfg`` is then unchanged.
@@ -96,7 +96,7 @@ def register_datasets(cfg: CfgNode, disagreements: Findings | None = None) -> No
 
 
 def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Declared]:
-    """The data sets of ``DATASETS.COCO.<split>``, their jsons read and checked."""
+    """Read and check the data sets of ``DATASETS.COCO.<split>``."""
     node = {key: as_tuple(value) for key, value in node.items()}
     names, jsons, images = (node.get(key, ()) for key in ("NAME", "JSON", "IMAGES"))
     lengths = f"got {len(names)} NAME, {len(jsons)} JSON, {len(images)} IMAGES"
@@ -104,7 +104,7 @@ def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Decla
     for key, values in node.items():
         for value in values:
             if not isinstance(value, str | Path):
-                what = f"takes a text or a list of texts; got {value!r}"
+                what = f"takes a string or a list of strings; got {value!r}"
                 findings.add(ERROR, f"{where}.{key}", what, "Put it in quotes.")
                 return []
     if bool(jsons) != bool(images) or (names and not jsons):
@@ -123,7 +123,7 @@ def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Decla
     names = [str(name) for name in names] or [path.stem for path in paths]
     for folder in dict.fromkeys(folders):
         if not folder.is_dir():
-            what = f"'{folder}' is no folder ({folder.absolute()})"
+            what = f"'{folder}' is not a folder ({folder.absolute()})"
             findings.add(ERROR, f"{where}.IMAGES", what, "Give the folder of the images.")
     declared = []
     for name, path, folder in zip(names, paths, folders, strict=True):
@@ -134,14 +134,14 @@ def _declare(node: dict[str, Any], split: str, findings: Findings) -> list[Decla
 
 
 def _check_names(declared: list[Declared], findings: Findings) -> None:
-    """One name may stand for one data set only, here and in Detectron2's catalog."""
+    """A name must denote one data set, here and in Detectron2's catalog."""
     first: dict[str, Declared] = {}
     for dataset in declared:
         other = first.setdefault(dataset.name, dataset)
         new = f"json {dataset.json}, images {dataset.images}"
         advice = f"Choose another {dataset.key}.NAME."
         if _place(dataset.json, dataset.images) != _place(other.json, other.images):
-            what = f"the name '{dataset.name}' stands for {new} and, by {other.key}, for json "
+            what = f"the name '{dataset.name}' denotes {new} and, in {other.key}, json "
             what += f"{other.json}, images {other.images}"
             findings.add(ERROR, dataset.key, what, advice)
         elif dataset.name in DatasetCatalog:
@@ -158,7 +158,7 @@ def _place(*paths: str | Path) -> list[Path]:
 
 
 def _choose(cfg: CfgNode, split: str, declared: list[Declared]) -> tuple[str, ...]:
-    """What ``DATASETS.<split>`` shall be."""
+    """The new value of ``DATASETS.<split>``."""
     listed = as_tuple(cfg.DATASETS[split])
     names = tuple(dict.fromkeys(dataset.name for dataset in declared))
     if not names:
@@ -174,7 +174,7 @@ def _choose(cfg: CfgNode, split: str, declared: list[Declared]) -> tuple[str, ..
 
 
 def _classes_of(name: str, declared: dict[str, Declared]) -> Classes | None:
-    """A data set's class names, without loading its annotations if they are in the metadata."""
+    """A data set's class names, from its metadata if possible, without loading annotations."""
     if name in declared:
         dataset = declared[name]
         return Classes(f"{dataset.json} ({dataset.key}.JSON)", dataset.content.class_names, True)
@@ -194,11 +194,11 @@ def _check_classes(classes: list[Classes], num_classes: int | None, findings: Fi
             what = f"names {_describe(other.names)}, but {first.source} {_describe(first.names)}: "
             what += _difference(other.names, first.names)
             advice = (
-                "Both must name the same classes in the order of the category ids. A DATASETS.TEST "
-                "that is not meant may be ()."
+                "Both must have the same classes in the order of the category ids. If you did not "
+                "mean to evaluate on this DATASETS.TEST, set it to ()."
             )
             same = other.exact and first.exact and sorted(other.names) == sorted(first.names)
-            why = "What is learnt as one class is evaluated as another." if same else ""
+            why = "Objects are trained as one class and evaluated as another." if same else ""
             fix = CLEAN if same and first.source != f"{KEY}.CLASS_NAMES" else ""
             findings.add(ERROR, other.source, what, advice, why=why, fix=fix)
     if num_classes is None:
@@ -207,7 +207,7 @@ def _check_classes(classes: list[Classes], num_classes: int | None, findings: Fi
         found = len(source.names)
         if num_classes < found or (source.exact and num_classes != found):
             what = f"is {num_classes}, but {source.source} has {_describe(source.names)}"
-            advice = f"Set it to {found}, or leave it out (None) to have it from the data."
+            advice = f"Set it to {found}, or to None to take it from the data."
             fix = f"{NUM_CLASSES}={found}"
             findings.add(ERROR, NUM_CLASSES, what, advice, fix=fix)
             return
@@ -233,7 +233,7 @@ def _difference(names: tuple[str, ...], others: tuple[str, ...]) -> str:
 
 
 def _extra_keys(cfg: CfgNode) -> ExtraKeys:
-    """What the config asks for beside the standard keys."""
+    """The additional keys of images and annotations that the config asks for."""
     coco = cfg.DATASETS.get("COCO") or {}
     images = [*as_tuple(coco.get("EXTRA_IMAGE_KEYS")), cfg.DATALOADER.get("GROUP_FIELD", "")]
     annotations = as_tuple(coco.get("EXTRA_ANNOTATION_KEYS"))
@@ -241,7 +241,7 @@ def _extra_keys(cfg: CfgNode) -> ExtraKeys:
 
 
 def _register(dataset: Declared, extra: ExtraKeys) -> None:
-    """Register with Detectron2, the classes being known before the annotations are loaded."""
+    """Register with Detectron2; its metadata has the classes before annotations are loaded."""
     metadata = {
         "thing_classes": list(dataset.content.class_names),
         "thing_dataset_id_to_contiguous_id": dataset.content.class_ids,
@@ -251,7 +251,7 @@ def _register(dataset: Declared, extra: ExtraKeys) -> None:
         same = all(old.get(key) in (None, value) for key, value in metadata.items())
         if same and old.get("extra_keys", ExtraKeys()) == extra:
             return
-        # The json or the keys were edited since, as in a notebook; metadata cannot be changed.
+        # The json or the keys changed (in a notebook, say), and metadata cannot be overwritten.
         DatasetCatalog.remove(dataset.name)
         MetadataCatalog.remove(dataset.name)
     register_coco_instances(dataset.name, metadata, str(dataset.json), str(dataset.images))
@@ -269,7 +269,7 @@ def _num_classes(classes: list[Classes]) -> int:
         return len(classes[0].names)
     default = get_cfg().MODEL.RETINANET.NUM_CLASSES
     logger.warning(
-        f"{NUM_CLASSES}: {default}, Detectron2's default, since neither it nor the class names of "
-        "the data are known. Set it if the data has other classes."
+        f"{NUM_CLASSES}: {default}, Detectron2's default, since the class names of the data are "
+        "unknown. Set it if the data have another number of classes."
     )
     return default

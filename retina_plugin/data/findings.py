@@ -1,4 +1,4 @@
-"""What a check of data found, and the one error that lists all that forbids training."""
+"""Findings of the checks before training, and the error that lists those that prevent it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 MAX_EXAMPLES = 5
-# The fix of what a cleaned copy of the json is free of; who knows the config names it for CONFIG.
+# The fix for findings that a cleaned copy of the json removes; CONFIG is replaced by its path.
 CLEAN = "retina doctor CONFIG --write-clean clean"
 
 logger = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
-    """The data, or the keys that describe it, cannot be trained or evaluated on.
+    """The data, or the config keys that describe them, cannot be used.
 
     Attributes:
-        findings: the errors, where they are known one by one.
+        findings: the individual errors, where they are known.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -25,17 +25,17 @@ class DataError(ValueError):
 
 @dataclass
 class Finding:
-    """One kind of thing in one place.
+    """All occurrences of one kind of finding in one place.
 
     Attributes:
         level: ``logging.ERROR``, ``WARNING`` or ``INFO``.
-        where: key, data set or file.
-        what: what it is and, of a mistake, what was expected.
-        advice: how to mend it, or what is done about it.
-        count: how many there are; 0 for something that is no item of a list.
-        examples: the first few, with file and ids; of mere information they are not printed.
-        why: what it does to the training or the evaluation.
-        fix: one or more config lines (``KEY: value``) or a command, to be pasted.
+        where: the config key, data set or file.
+        what: what was found and, for a mistake, what was expected.
+        advice: how to correct it, or how it is handled.
+        count: the number of occurrences; 0 if it is not an item of a list.
+        examples: the first few occurrences, with file and ids; not printed for information.
+        why: the effect on training or evaluation.
+        fix: config lines (``KEY: value``) or a command, ready to paste.
     """
 
     level: int
@@ -59,7 +59,7 @@ class Finding:
 
 
 class Findings:
-    """Findings of a check, those of the same kind and place as one with a count."""
+    """The findings of a check, grouped by kind and place."""
 
     def __init__(self) -> None:
         self._findings: dict[tuple[int, str, str], Finding] = {}
@@ -78,7 +78,7 @@ class Findings:
         why: str = "",
         fix: str = "",
     ) -> None:
-        """Add a finding, or one more example to the finding of this kind."""
+        """Add a finding, or an example to the existing finding of this kind."""
         finding = self._findings.setdefault(
             (level, where, what), Finding(level, where, what, advice, why=why, fix=fix)
         )
@@ -88,7 +88,7 @@ class Findings:
                 finding.examples.append(example)
 
     def extend(self, others: Iterable[Finding], key: str = "") -> None:
-        """Take over findings, of a file with the config key that the file came by."""
+        """Add other findings; ``key``, the config key that named their file, is prepended."""
         for other in others:
             where = f"{key}: {other.where}" if key else other.where
             self._findings[other.level, where, other.what] = replace(
@@ -102,7 +102,7 @@ class Findings:
                 logger.log(finding.level, str(finding))
 
     def has_errors(self) -> bool:
-        """Whether anything forbids to go on."""
+        """Whether there is an error."""
         return any(finding.level >= logging.ERROR for finding in self)
 
     def raise_errors(self) -> None:

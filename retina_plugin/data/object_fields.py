@@ -1,4 +1,4 @@
-"""What the json says of an object beside its box, as fields of ``Instances``."""
+"""Additional numbers of the json's annotations as fields of ``Instances``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 KEY = "DATASETS.COCO.EXTRA_ANNOTATION_KEYS"
-NEUTRAL = {"weight": 1.0, "gamma_shift": 0.0}  # of an annotation that does not say it
+NEUTRAL = {"weight": 1.0, "gamma_shift": 0.0}  # where an annotation lacks the key
 
 
 def object_fields(annotations: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, Tensor]:
-    """The numbers that annotations give under ``keys``, one field ``gt_<key>`` each.
+    """Make a field ``gt_<key>`` of the annotations' values of each key.
 
-    Every image gets all fields, so that they can be concatenated. ``weight`` is 1 and
-    ``gamma_shift`` 0 where an annotation lacks them.
+    Every image gets all fields, so that they can be concatenated. A missing ``weight`` is 1, a
+    missing ``gamma_shift`` 0.
 
     Args:
-        annotations: M of them, in Detectron2's format.
-        keys: of ``DATASETS.COCO.EXTRA_ANNOTATION_KEYS``.
+        annotations: the M annotations of an image, in Detectron2's format.
+        keys: the keys in ``DATASETS.COCO.EXTRA_ANNOTATION_KEYS``.
 
     Returns:
-        ``(M,)`` float32 each; ``(M, n)`` for lists of n numbers.
+        A float32 tensor of shape ``(M,)`` for each key, or ``(M, n)`` for lists of n numbers.
 
     Raises:
-        ValueError: a number is missing, not finite or no number, or lists differ in length.
+        ValueError: if a value is missing, not finite or not a number, or if lists differ in length.
     """
     fields = {}
     for key in keys:
@@ -44,7 +44,7 @@ def object_fields(annotations: Sequence[dict[str, Any]], keys: Sequence[str]) ->
 
 
 def is_number_or_list(value: Any) -> bool:
-    """Whether it is a finite number or a list of them."""
+    """Whether the value is a finite number or a list of finite numbers."""
     numbers = value if isinstance(value, list) and value else [value]
     return all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
 

@@ -106,8 +106,8 @@ def test_images_without_boxes_are_told_with_the_policy(filtered, make, caplog):
     cfg = config()
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filtered
     empty = next(text for text in told(cfg, caplog)[20] if "images without boxes (2)" in text)
-    assert ("left out" in empty) == filtered
-    assert ("trained as background" in empty) != filtered
+    assert ("skipped in training" in empty) == filtered
+    assert ("background in training" in empty) != filtered
 
 
 @pytest.mark.parametrize("ignored", [True, False])
@@ -116,7 +116,7 @@ def test_crowd_is_told_with_the_policy(ignored, make, caplog):
     cfg = config()
     cfg.INPUT.IGNORE_CROWD = ignored
     (text,) = told(cfg, caplog)[20]
-    assert ("nor is what they cover" in text) == ignored
+    assert ("area that they cover are ignored" in text) == ignored
     assert ("trained as background" in text) != ignored
     assert ("Fix: INPUT.IGNORE_CROWD=True" in text) != ignored
 
@@ -127,12 +127,14 @@ def test_no_box_at_all(filtered, annotations, make):
     make(annotations)
     cfg = config()
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filtered
-    assert "no image of set has a box to train on" in error_of(cfg)
+    assert "no image of set has a usable box" in error_of(cfg)
 
 
 def test_no_box_to_find_is_a_warning(make, caplog):
     make([])
-    assert any("no image has a box to find" in x for x in told(config((), ("set",)), caplog, 0)[30])
+    assert any(
+        "no image has a ground-truth box" in x for x in told(config((), ("set",)), caplog, 0)[30]
+    )
 
 
 def test_one_set_may_be_all_background(make, caplog):

@@ -264,8 +264,8 @@ def test_one_name_for_two_data_sets(make_json, images, tmp_path):
         ({"NAME": "x"}, "needs JSON and IMAGES together; got 1 NAME"),
         ({"JSON": ["{json}"] * 3, "IMAGES": ["{images}"] * 2}, "Make the lists equally long"),
         ({"JSON": "{json}", "IMAGES": "{images}", "NAME": ["a", "b"]}, "got 2 NAME, 1 JSON"),
-        ({"JSON": 3, "IMAGES": "{images}"}, "DATASETS.COCO.TRAIN.JSON: takes a text"),
-        ({"JSON": "{json}", "IMAGES": "nowhere"}, "'nowhere' is no folder"),
+        ({"JSON": 3, "IMAGES": "{images}"}, "DATASETS.COCO.TRAIN.JSON: takes a string"),
+        ({"JSON": "{json}", "IMAGES": "nowhere"}, "'nowhere' is not a folder"),
         ({"JSON": "nowhere.json", "IMAGES": "{images}"}, "nowhere.json: cannot be read"),
     ],
 )
