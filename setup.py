@@ -51,8 +51,16 @@ setup(
     long_description=read_long_description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["retina_plugin", "retina_plugin.*"]),
-    package_data={"retina_plugin.workbench.report": ["templates/*"]},
+    # configs/ at the root is shipped inside the package, retina_plugin/config/packaged.py finds it
+    packages=[
+        *find_packages(include=["retina_plugin", "retina_plugin.*"]),
+        "retina_plugin.configs",
+    ],
+    package_dir={"retina_plugin.configs": "configs"},
+    package_data={
+        "retina_plugin.configs": ["**/*.yaml", "**/*.py", "README.md"],
+        "retina_plugin.workbench.report": ["templates/*"],
+    },
     python_requires=">=3.10",
     install_requires=[
         # Detectron2 itself has no release to name here: retina_plugin/detectron2_check.py says

@@ -11,8 +11,7 @@ from typing import Any
 import yaml
 
 from retina_plugin.checkpoint.conversion import Conversion
-
-BASES = Path(__file__).resolve().parents[2] / "configs" / "_base_"
+from retina_plugin.config.packaged import configs_folder
 
 
 def config_text(conversion: Conversion, *, weights: Path, path: Path) -> str:
@@ -24,15 +23,11 @@ def config_text(conversion: Conversion, *, weights: Path, path: Path) -> str:
         path: where the config will be, to name the bases from there.
 
     Raises:
-        ValueError: the configs are not there, as where the package was installed without them.
+        ConfigFileError: see :func:`configs_folder`.
     """
-    if not BASES.is_dir():
-        raise ValueError(
-            f"a config builds on those in {BASES}, which is not there: run it from a checkout of "
-            "retina_plugin"
-        )
+    folder = configs_folder() / "_base_"
     bases = [
-        Path(os.path.relpath(BASES / name, path.resolve().parent)).as_posix()
+        Path(os.path.relpath(folder / name, path.resolve().parent)).as_posix()
         for name in conversion.bases
     ]
     settings = {**conversion.settings, "MODEL.WEIGHTS": str(weights.resolve())}

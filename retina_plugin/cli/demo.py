@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
+from retina_plugin.config.packaged import configs_folder
 from retina_plugin.data.coco_json import SplitPaths
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.example_data import EXAMPLES, data_overrides, default_folder
@@ -25,7 +26,7 @@ from retina_plugin.evaluation.pictures import draw_pairs
 from retina_plugin.workbench.end_report import report_run
 from retina_plugin.workbench.job import consult_doctor
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "crowns.yaml"
+CONFIG = "crowns.yaml"
 PREPARE, TESTS = EXAMPLES["crowns"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -33,16 +34,15 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 @click.command(name="demo")
 @click.option(
     "--config-file",
-    default=CONFIG,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="[default: configs/crowns.yaml of the checkout]",
+    help=f"[default: {CONFIG} of the package]",
 )
 @click.option(
     "--out", default=Path("output/demo"), type=click.Path(path_type=Path), show_default=True
 )
 @click.option("--seed", default=1, show_default=True)
 @click.argument("overrides", nargs=-1)
-def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...]) -> None:
+def command(config_file: Path | None, out: Path, seed: int, overrides: tuple[str, ...]) -> None:
     """Train a detector of tree crowns, test it on two other places, draw what it sees.
 
     OVERRIDES are config keys and values, as train_net.py takes them.
@@ -58,7 +58,8 @@ def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with user_errors():
         paths = PREPARE(default_folder("crowns"))
-        cfg = _config(config_file, out, ["SEED", str(seed), *overrides], paths)
+        config = config_file or configs_folder() / CONFIG
+        cfg = _config(config, out, ["SEED", str(seed), *overrides], paths)
         trainer = RetinaTrainer(cfg)
         trainer.resume_or_load(resume=False)
         trainer.train()

@@ -154,6 +154,6 @@ def test_what_does_not_fit_the_model_is_not_written(given, tmp_path):
         convert.check(conversion, given)
 
 
-def test_without_the_checkouts_configs(given, tmp_path, monkeypatch):
-    monkeypatch.setattr("retina_plugin.checkpoint.config_text.BASES", tmp_path / "none")
-    assert "checkout" in refused(given, tmp_path / "out.pth")
+def test_a_package_without_its_configs(given, tmp_path, monkeypatch):
+    monkeypatch.setattr("retina_plugin.config.packaged.files", lambda name: tmp_path / name)
+    assert "config files of retina_plugin are missing" in refused(given, tmp_path / "out.pth")
