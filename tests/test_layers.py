@@ -19,6 +19,7 @@ ROOMS = (
     ("modeling",),
     ("data", "checkpoint"),
     ("evaluation",),
+    ("runs",),
     ("inference",),
     ("engine",),
     ("workbench",),

@@ -21,6 +21,7 @@ NOT_REPRODUCED = 1
 
 @click.command(name="replay")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--config-file", default="", help="Instead of the config in FILE.")
 @click.option("--device", default="", help="cpu or cuda.  [default: where it was trained]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for pictures of the images.")
@@ -28,6 +29,7 @@ NOT_REPRODUCED = 1
 @click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
 def command(
     file: Path,
+    overrides: tuple[str, ...],
     config_file: str,
     device: str,
     out: Path | None,
@@ -40,6 +42,7 @@ def command(
     Examples:
       retina replay output/non_finite/step_17.pth
       retina replay output/non_finite/step_17.pth --device cpu --out pictures
+      retina replay output/non_finite/step_17.pth --config-file lazy.py model.num_classes=3
       retina replay output/non_finite/step_17.pth --json | jq .finding.layer.name
 
     \b
@@ -47,14 +50,14 @@ def command(
     2 the command is wrong.
 
     Nothing in FILE can run code. Components of your own need --import, as in the training; a
-    LazyConfig's training needs --config-file.
+    LazyConfig's training needs --config-file, with the overrides it was trained with.
     """
     with user_errors():
         register_package_paths()
         for extension in extensions:
             import_extension(extension)
         device = available_device(device, "--device") if device else ""
-        result = replay(file, config_file=config_file, device=device)
+        result = replay(file, config_file=config_file, overrides=overrides, device=device)
         pictures = draw_step(result.saved, out, result.input_format) if out is not None else []
     if as_json:
         click.echo(json.dumps(_as_plain(result, pictures), indent=1))

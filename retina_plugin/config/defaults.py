@@ -66,7 +66,7 @@ def add_retina_config(cfg: CfgNode) -> CfgNode:
     * ``MODEL.WINOGRAD``: 3x3 convolutions with fewer multiplications, on the CPU.
     * ``MODEL.BACKBONE.GRADIENT_CHECKPOINTING``: compute the backbone's activations a second time in
       the backward pass instead of keeping them.
-    * ``SOLVER.OPTIMIZER``, ``BACKBONE_LR_FACTOR``, ``LAYER_DECAY``: see ``engine/solver.py``;
+    * ``SOLVER.OPTIMIZER``, ``BACKBONE_LR_FACTOR``, ``LAYER_DECAY``: see ``runs/solver.py``;
       ``ACCUMULATE``: ``engine/step.py``; ``WEIGHT_AVERAGE``: ``modeling/weight_average.py``;
       ``NON_FINITE``: what happens when a loss is not finite, ``engine/non_finite/guard.py``.
     * ``SOLVER.AMP.PRECISION``: ``float16`` or ``bfloat16``; ``auto`` is what Detectron2 does on

@@ -81,14 +81,23 @@ class RetinaDatasetMapper(DatasetMapper):
         """
         arguments = super().from_config(cfg, is_train)
         arguments["augmentations"] = build_augmentations(cfg, is_train)
-        arguments["decoder"] = build_decoder(cfg)
+        return arguments | cls.own_arguments(cfg)
+
+    @staticmethod
+    def own_arguments(cfg: CfgNode) -> dict[str, Any]:
+        """What ``cfg`` says of the arguments that ``DatasetMapper`` does not have.
+
+        Raises:
+            UnknownNameError, ValueError, ImportError: see :meth:`from_config`.
+        """
         tiles = cfg.INPUT.get("TILES") or {}
-        if "CACHE" in tiles:
-            arguments["cached_images"] = tiles["CACHE"]
-        arguments["ignore_crowd"] = cfg.INPUT.get("IGNORE_CROWD", False)
         coco = cfg.DATASETS.get("COCO") or {}
-        arguments["object_keys"] = coco.get("EXTRA_ANNOTATION_KEYS") or ()
-        return arguments
+        return {
+            "decoder": build_decoder(cfg),
+            "ignore_crowd": cfg.INPUT.get("IGNORE_CROWD", False),
+            "object_keys": coco.get("EXTRA_ANNOTATION_KEYS") or (),
+            **({"cached_images": tiles["CACHE"]} if "CACHE" in tiles else {}),
+        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """A record in Detectron2's format -> the input of a detector; see ``DatasetMapper``."""

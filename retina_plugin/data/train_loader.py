@@ -47,11 +47,14 @@ class MixingLoader:
         return iter(self.loader)
 
 
-def build_train_loader(cfg: CfgNode, *, batch_size: int | None = None) -> Iterable[Any]:
+def build_train_loader(
+    cfg: CfgNode, mapper: RetinaDatasetMapper | None = None, *, batch_size: int | None = None
+) -> Iterable[Any]:
     """Detectron2's loader with ``INPUT.MIX``, ``INPUT.TILES`` and ``DATALOADER.SAMPLER_TRAIN``.
 
     Args:
         cfg: of the training.
+        mapper: makes the model's input from a record; None for the config's.
         batch_size: images of a batch of all GPUs together; ``SOLVER.IMS_PER_BATCH`` unless a step
             takes several batches.
 
@@ -64,7 +67,7 @@ def build_train_loader(cfg: CfgNode, *, batch_size: int | None = None) -> Iterab
             tiles are asked for together with what does not know them.
     """
     batch_size = batch_size or cfg.SOLVER.IMS_PER_BATCH
-    mapper = RetinaDatasetMapper(cfg, is_train=True)
+    mapper = mapper or RetinaDatasetMapper(cfg, is_train=True)
     mix = Mix.from_config(cfg)
     data = _data(cfg)
     if not mix.is_on:

@@ -19,6 +19,7 @@ from retina_plugin.engine.environment import environment, git_commit
 # what a training writes besides its log, which goes on
 OF_A_RUN = (
     *("metrics.json", "events.out.tfevents.*", "curves.png", "config.yaml", "environment.json"),
+    *("lazy_config.yaml", "lazy_config.yaml.pkl"),
     *("model_[0-9]*.pth", "model_final.pth", "model_best.pth", "last_checkpoint"),
     *("inference*", "history", "loggers.json", "report.html", "non_finite"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -12,7 +13,6 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from retina_plugin.config.config_file import load_config
 from retina_plugin.config.device import available_device
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.checks import check_datasets
@@ -24,7 +24,7 @@ from retina_plugin.evaluation.build import evaluator_type
 from retina_plugin.inference.augmented_inference import prepare_augmentation
 from retina_plugin.inference.denormals import flush_denormals
 from retina_plugin.inference.tiled_inference import prepare_tiles
-from retina_plugin.modeling.architecture import check_architecture
+from retina_plugin.runs.load_run import load_run
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +75,9 @@ def setup(args: Namespace, check: Check = check_data) -> CfgNode:
     register_package_paths()
     for extension in args.extensions:
         import_extension(extension)
-    cfg = load_config(args.config_file, args.opts, allow_unsafe=args.allow_unsafe_yaml)
-    check_architecture(cfg, args.config_file)
+    run = load_run(args.config_file, args.opts, allow_unsafe=args.allow_unsafe_yaml)
+    run.check()
+    cfg = run.settings
     setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="retina_plugin")
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     if args.eval_only:
@@ -90,13 +91,15 @@ def setup(args: Namespace, check: Check = check_data) -> CfgNode:
     cfg.MODEL.WEIGHTS = relocated(cfg.MODEL.WEIGHTS, folder, moved_to)
     cfg.freeze()
     default_setup(cfg, args)
+    if comm.is_main_process():
+        run.save(Path(folder))
     if cfg.get("FLUSH_DENORMAL", True):
         flush_denormals()
     prepare_tiles(cfg)
     prepare_augmentation(cfg)
     if comm.is_main_process():
         check(cfg, args)
-        for name in cfg.DATASETS.TEST:
+        for name in cfg.DATASETS.TEST if run.evaluates_by_type else ():
             # the first evaluation may be hours away
             evaluator_type(name, coco_eval=cfg.TEST.get("COCO_EVAL", "auto"))
     return cfg

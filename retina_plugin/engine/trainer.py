@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, create_ddp_model
 from detectron2.engine.hooks import EvalHook
 from detectron2.engine.train_loop import HookBase, TrainerBase
@@ -25,28 +25,29 @@ from torch import nn
 
 from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
 from retina_plugin.data.coco_places import record_place
-from retina_plugin.data.mapper import RetinaDatasetMapper
-from retina_plugin.data.train_loader import build_train_loader, start_at
+from retina_plugin.data.train_loader import start_at
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.hooks.build import HookSettings, training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
 from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
-from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.validation_loss import observed_losses
 from retina_plugin.engine.validation_pictures import ValidationPictures
 from retina_plugin.engine.writers.build import build_writers
-from retina_plugin.evaluation.build import build_evaluator
 from retina_plugin.inference.augmented_inference import SUFFIX, augment_inference
 from retina_plugin.inference.evaluated_detector import evaluated_detector
-from retina_plugin.inference.tiled_inference import counted_detections
 from retina_plugin.modeling.weight_average import build_weight_average
+from retina_plugin.runs.load_run import run_of
+from retina_plugin.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
 
 class RetinaTrainer(DefaultTrainer):
     """``DefaultTrainer`` with the plugin's mapper, optimizers, checkpointer and evaluators.
+
+    ``cfg`` is a Detectron2 config or the :class:`Run` of a yaml config or a LazyConfig. As in
+    ``DefaultTrainer``, the class methods build the parts; here they ask the run for them.
 
     Only the construction is our own: Detectron2's wraps the model for one GPU a worker, which fails
     for workers on CPUs.
@@ -60,14 +61,15 @@ class RetinaTrainer(DefaultTrainer):
             ``TEST.PRECISE_BN`` with an average of the weights, for which it has no statistics.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode | Run) -> None:
         TrainerBase.__init__(self)
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = self.auto_scale_workers(run_of(cfg).settings, comm.get_world_size())
+        run = run_of(cfg)
         _images_of_loader(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
-        parallel = distribute(model)  # which gives all workers the same weights
+        parallel = distribute(model, **run.ddp_options)  # which gives all workers the same weights
         self.average = build_weight_average(model, cfg.SOLVER.get("WEIGHT_AVERAGE", {}))
         if self.average is not None and cfg.TEST.PRECISE_BN.ENABLED:
             raise ValueError(
@@ -83,7 +85,7 @@ class RetinaTrainer(DefaultTrainer):
             precision=amp.get("PRECISION", AUTO),
             accumulate=cfg.SOLVER.get("ACCUMULATE", 1),
             average=self.average,
-            guard=build_guard(model, optimizer, cfg.SOLVER.get("NON_FINITE", {}), _origin(cfg)),
+            guard=build_guard(model, optimizer, cfg.SOLVER.get("NON_FINITE", {}), _origin(run)),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RetinaCheckpointer(
@@ -120,7 +122,7 @@ class RetinaTrainer(DefaultTrainer):
         own = type(self).build_evaluator.__func__ is RetinaTrainer.build_evaluator.__func__
         return training_hooks(
             super().build_hooks(),
-            HookSettings.of(self.cfg, checks_metrics=own),
+            HookSettings.of(run_of(self.cfg), checks_metrics=own),
             step=self._trainer,
             checkpointer=self.checkpointer,
             evaluate=self._evaluate,
@@ -150,33 +152,42 @@ class RetinaTrainer(DefaultTrainer):
 
         return self.average.evaluate(results) if self.average else results()
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of a checkpoint of this trainer, or of Detectron2's ``lazyconfig_train_net.py``."""
+        super().load_state_dict({"_trainer": state_dict, **state_dict})
+
     @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Detectron2's, in the memory layout of ``MODEL.CHANNELS_LAST``."""
-        model = super().build_model(cfg)
-        if cfg.MODEL.get("CHANNELS_LAST", False):
-            model = model.to(memory_format=torch.channels_last)
+    def build_model(cls, cfg: CfgNode | Run) -> nn.Module:
+        """The run's; all of it is logged, as Detectron2 does."""
+        model = run_of(cfg).build_model()
+        logging.getLogger("detectron2").info(f"Model:\n{model}")
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """See :func:`retina_plugin.engine.solver.build_optimizer`."""
-        return build_optimizer(cfg, model)
+    def build_optimizer(cls, cfg: CfgNode | Run, model: nn.Module) -> torch.optim.Optimizer:
+        """The run's."""
+        return run_of(cfg).build_optimizer(model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Of micro-batches, see :func:`retina_plugin.data.train_loader.build_train_loader`."""
-        return build_train_loader(cfg, batch_size=_images_of_loader(cfg))
+    def build_lr_scheduler(
+        cls, cfg: CfgNode | Run, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The run's."""
+        return run_of(cfg).build_scheduler(optimizer)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Detectron2's loader with the plugin's mapper, for ``TEST.VALIDATION_LOSS`` with boxes."""
-        keeps = cfg.TEST.get("VALIDATION_LOSS", True)
-        mapper = RetinaDatasetMapper(cfg, is_train=False, keep_ground_truth=keeps)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+    def build_train_loader(cls, cfg: CfgNode | Run) -> Any:
+        """The run's, of micro-batches."""
+        run = run_of(cfg)
+        return run.build_train_loader(_images_of_loader(run.settings))
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
+    def build_test_loader(cls, cfg: CfgNode | Run, dataset_name: str) -> Any:
+        """The run's, for ``TEST.VALIDATION_LOSS`` with boxes."""
+        return run_of(cfg).build_test_loader(dataset_name)
+
+    @classmethod
+    def test(cls, cfg: CfgNode | Run, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
 
         By tiles where ``INPUT.TILES.TEST_SIZE`` says so, without ``TEST.AUG``. Where the model is
@@ -184,6 +195,7 @@ class RetinaTrainer(DefaultTrainer):
         beside its other results, see :class:`ValidationLoss`, and within a training with
         ``VIS_PERIOD`` pictures as well.
         """
+        cfg = run_of(cfg).settings
         model = cls.build_detector(cfg, model)
         names = cfg.DATASETS.TEST
         if evaluators is None:
@@ -203,12 +215,13 @@ class RetinaTrainer(DefaultTrainer):
             return super().test(cfg, model, evaluators)
 
     @classmethod
-    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+    def test_with_TTA(cls, cfg: CfgNode | Run, model: nn.Module) -> dict[str, Any]:
         """:meth:`test` with the views of ``TEST.AUG``; the results' names end in ``_TTA``.
 
         Predictions are written under ``OUTPUT_DIR/inference_TTA``, as Detectron2 does.
         """
         logger.info("Evaluating with test-time augmentation (TEST.AUG) ...")
+        cfg = run_of(cfg).settings
         detector = augment_inference(cfg, cls.build_detector(cfg, model))
         evaluators = [
             cls.build_evaluator(cfg, name, f"inference{SUFFIX}") for name in cfg.DATASETS.TEST
@@ -223,23 +236,17 @@ class RetinaTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(
-        cls, cfg: CfgNode, dataset_name: str, folder: str = "inference"
+        cls, cfg: CfgNode | Run, dataset_name: str, folder: str = "inference"
     ) -> DatasetEvaluator:
-        """By the data set's type; results under ``OUTPUT_DIR/<folder>/<data set>``.
-
-        COCO's AP counts 100 detections an image; with ``INPUT.TILES.TEST_SIZE``, where a large
-        image has more objects than that, it counts ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
-        """
-        output_dir = Path(cfg.OUTPUT_DIR) / folder / dataset_name
+        """The run's; results under ``OUTPUT_DIR/<folder>/<data set>``."""
+        run = run_of(cfg)
+        output_dir = Path(run.settings.OUTPUT_DIR) / folder / dataset_name
         if comm.is_main_process():
             record_place(output_dir, dataset_name)  # for the report
-        coco_eval = cfg.TEST.get("COCO_EVAL", "auto")
-        return build_evaluator(
-            dataset_name, output_dir, coco_eval=coco_eval, max_detections=counted_detections(cfg)
-        )
+        return run.build_evaluator(dataset_name, output_dir)
 
 
-def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
+def evaluate(cfg: CfgNode | Run, *, resume: bool) -> dict[str, Any]:
     """Results of ``MODEL.WEIGHTS``, or on ``resume`` of the last checkpoint in ``OUTPUT_DIR``.
 
     With ``TEST.AUG.ENABLED`` those with augmentation as well, as ``bbox_TTA``.
@@ -247,6 +254,7 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     Raises:
         ValueError: no weights are given, or they lack some of the model's.
     """
+    cfg = run_of(cfg).settings
     model = RetinaTrainer.build_model(cfg)
     checkpointer = RetinaCheckpointer(model, cfg.OUTPUT_DIR, all_weights=True)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
@@ -258,11 +266,12 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     return results
 
 
-def _origin(cfg: CfgNode) -> Origin:
+def _origin(run: Run) -> Origin:
     """What the replay of a step needs besides it."""
+    cfg = run.settings
     classes = [MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN[:1]]
     names = classes[0] or () if classes else ()
-    return Origin(Path(cfg.OUTPUT_DIR) / FOLDER, cfg.dump(), names)
+    return Origin(Path(cfg.OUTPUT_DIR) / FOLDER, run.portable_config(), names)
 
 
 def _images_of_loader(cfg: CfgNode) -> int:

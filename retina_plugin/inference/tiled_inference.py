@@ -10,8 +10,6 @@ from torch import nn
 
 from retina_plugin.inference.tiled_detector import TiledDetector, check_test_tiles
 
-COCOS_DETECTIONS = 100
-
 logger = logging.getLogger(__name__)
 
 
@@ -23,18 +21,6 @@ def tile_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
     return TiledDetector(
         model, size=tiles.TEST_SIZE, overlap=tiles.TEST_OVERLAP, batch=tiles.TEST_BATCH
     )
-
-
-def counted_detections(cfg: CfgNode) -> int | None:
-    """How many detections of an image COCO's AP shall count; None for its own number."""
-    found = cfg.TEST.DETECTIONS_PER_IMAGE
-    if not (cfg.INPUT.get("TILES") or {}).get("TEST_SIZE", 0) or found <= COCOS_DETECTIONS:
-        return None
-    logger.info(
-        f"AP counts TEST.DETECTIONS_PER_IMAGE {found} detections an image, not COCO's "
-        f"{COCOS_DETECTIONS}: INPUT.TILES.TEST_SIZE is set, the images are large."
-    )
-    return found
 
 
 def prepare_tiles(cfg: CfgNode) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from retina_plugin.config.config_file import own_keys
 from retina_plugin.data.findings import Findings
-from retina_plugin.engine.lazy import run_lazy
 from retina_plugin.engine.setup import check_data, setup
 from retina_plugin.engine.trainer import RetinaTrainer, evaluate
 from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.runs.load_run import keys_set_in
 from retina_plugin.workbench.doctor.doctor import CONFIG, examine
 from retina_plugin.workbench.end_report import report_run
 
@@ -23,8 +22,6 @@ logger = logging.getLogger(__name__)
 def run_job(args: Namespace) -> dict[str, Any]:
     """The job of one worker; returns the evaluation's results."""
     with user_errors():
-        if args.config_file.endswith(".py"):
-            return run_lazy(args)
         cfg = setup(args, consult_doctor)
         if args.eval_only:
             return evaluate(cfg, resume=args.resume)
@@ -46,7 +43,7 @@ def consult_doctor(cfg: CfgNode, args: Namespace) -> None:
         check_data(cfg, args)
         return
     # of a file with Python tags nobody knows the lines
-    own = None if args.allow_unsafe_yaml else own_keys(args.config_file, args.opts)
+    own = None if args.allow_unsafe_yaml else keys_set_in(args.config_file, args.opts)
     command = args.config_file or CONFIG
     diagnosis = examine(cfg, train=train, command=command, own=own, built_next=True)
     findings = Findings()

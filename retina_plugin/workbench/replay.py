@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, instantiate
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
-from retina_plugin.config.config_file import load_config
-from retina_plugin.config.lazy_file import load_lazy
 from retina_plugin.drawing import GROUND_TRUTH, draw_boxes, to_picture
 from retina_plugin.engine.environment import environment
 from retina_plugin.engine.non_finite.boxes import odd_boxes
@@ -26,6 +24,8 @@ from retina_plugin.engine.non_finite.state import set_random_state
 from retina_plugin.engine.step import PRECISIONS, TrainingStep
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.inference.denormals import flush_denormals
+from retina_plugin.runs.load_run import load_run
+from retina_plugin.runs.run import Run
 
 ODD = "red"
 _LEAST_SIDE = 480  # of a picture, in pixels; smaller images are enlarged
@@ -64,12 +64,15 @@ class Replay:
         return _place(here) == _place(there)
 
 
-def replay(path: str | Path, *, config_file: str = "", device: str = "") -> Replay:
+def replay(
+    path: str | Path, *, config_file: str = "", overrides: Sequence[str] = (), device: str = ""
+) -> Replay:
     """Build the model of a replay file and run its step: forward pass, backward pass, search.
 
     Args:
         path: of the file; nothing in it can run code.
         config_file: instead of the config in the file: of a LazyConfig's training there is none.
+        overrides: of the config.
         device: instead of the one that it was trained on, which is taken where it is there.
 
     Raises:
@@ -79,7 +82,7 @@ def replay(path: str | Path, *, config_file: str = "", device: str = "") -> Repl
     trained_on = str(saved.finding.get("device", "cpu"))
     if not device:
         device = "cuda" if trained_on.startswith("cuda") and torch.cuda.is_available() else "cpu"
-    model = _model(saved, path, config_file, device)
+    model = _model(saved, path, config_file, overrides, device)
     step = _step(saved, model)
     set_random_state(saved.random)
     finding, losses = None, {}
@@ -103,12 +106,13 @@ def replay(path: str | Path, *, config_file: str = "", device: str = "") -> Repl
     )
 
 
-def _model(saved: SavedStep, path: str | Path, config_file: str, device: str) -> nn.Module:
-    if config_file.endswith(".py"):
-        cfg = load_lazy(config_file)
-        model = instantiate(cfg.model).to(device)
-    else:
-        model = RetinaTrainer.build_model(_config(saved, path, config_file, device))
+def _model(
+    saved: SavedStep, path: str | Path, config_file: str, overrides: Sequence[str], device: str
+) -> nn.Module:
+    run = _run(saved, path, config_file, [*overrides, f"MODEL.DEVICE={device}", "MODEL.WEIGHTS="])
+    if run.settings.get("FLUSH_DENORMAL", True):
+        flush_denormals()
+    model = RetinaTrainer.build_model(run)
     try:
         model.load_state_dict(saved.weights)
     except RuntimeError as error:
@@ -119,23 +123,18 @@ def _model(saved: SavedStep, path: str | Path, config_file: str, device: str) ->
     return model.train()
 
 
-def _config(saved: SavedStep, path: str | Path, config_file: str, device: str) -> CfgNode:
-    overrides = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]
+def _run(saved: SavedStep, path: str | Path, config_file: str, overrides: list[str]) -> Run:
     if config_file:
-        cfg = load_config(config_file, overrides)
-    elif saved.config:
-        with TemporaryDirectory() as folder:
-            file = Path(folder) / "config.yaml"
-            file.write_text(saved.config, encoding="utf-8")
-            cfg = load_config(file, overrides)
-    else:
+        return load_run(config_file, overrides)
+    if not saved.config:
         raise ValueError(
             f"{path}: holds no config, since it was trained with a LazyConfig: give that with "
             "--config-file"
         )
-    if cfg.get("FLUSH_DENORMAL", True):
-        flush_denormals()
-    return cfg
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(saved.config, encoding="utf-8")
+        return load_run(file, overrides)
 
 
 def _step(saved: SavedStep, model: nn.Module) -> TrainingStep:

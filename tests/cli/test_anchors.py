@@ -16,7 +16,7 @@ from retina_plugin.cli import main
 from retina_plugin.config.config_file import load_config
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.train_loader import build_train_loader
-from retina_plugin.engine.solver import build_optimizer
+from retina_plugin.runs.solver import build_optimizer
 
 CONFIG = """
 MODEL:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase
@@ -25,8 +24,8 @@ from retina_plugin.engine.hooks.training_statistics import TrainingStatistics
 from retina_plugin.engine.step import TrainingStep
 from retina_plugin.engine.tracked_metric import TrackedMetric, check_metric, tracked_metric
 from retina_plugin.engine.writers.build import METRICS
+from retina_plugin.runs.run import LOG_PERIOD, Run
 
-LOG_PERIOD = 20  # steps, as DefaultTrainer has it
 REPLACED = (hooks.PeriodicCheckpointer, hooks.EvalHook, hooks.PeriodicWriter)
 
 
@@ -37,7 +36,7 @@ class HookSettings:
     Attributes:
         folder: ``OUTPUT_DIR``.
         eval_period, checkpoint_period, log_period: steps.
-        images_per_step: of all workers; None where that is not known.
+        images_per_step: of all workers.
         keep_checkpoints: see :class:`KeptCheckpoints`.
         best: see :class:`BestModel`; None for no such file.
         stopping: see :class:`EarlyStopping`; None never to stop.
@@ -49,7 +48,7 @@ class HookSettings:
     folder: Path
     eval_period: int
     checkpoint_period: int
-    images_per_step: int | None
+    images_per_step: int
     log_period: int = LOG_PERIOD
     keep_checkpoints: int = 0
     best: TrackedMetric | None = None
@@ -60,23 +59,24 @@ class HookSettings:
     class_names: Sequence[str] = ()
 
     @classmethod
-    def of(cls, cfg: CfgNode, *, checks_metrics: bool = True) -> HookSettings:
-        """From the config; its data sets are registered.
+    def of(cls, run: Run, *, checks_metrics: bool = True) -> HookSettings:
+        """From a run; its data sets are registered.
 
         Args:
-            cfg: may or may not have seen ``add_retina_config``.
+            run: its config may or may not have seen ``add_retina_config``.
             checks_metrics: refuse metrics that the plugin's evaluators do not give.
 
         Raises:
             UnknownNameError: an unknown metric or mode.
             ValueError: early stopping without evaluations.
         """
+        cfg = run.settings
         test, sets = cfg.TEST, cfg.DATASETS.TEST
         stopping = test.get("EARLY_STOPPING") or {}
         best_metric, stopping_metric = metrics_of(
             test.get("BEST") or {}, stopping, sets, test.EVAL_PERIOD
         )
-        if checks_metrics:
+        if checks_metrics and run.evaluates_by_type:
             average = cfg.SOLVER.get("WEIGHT_AVERAGE") or {}
             for metric in filter(None, (best_metric, stopping_metric)):
                 check_metric(
@@ -91,6 +91,7 @@ class HookSettings:
             eval_period=test.EVAL_PERIOD,
             checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
             images_per_step=cfg.SOLVER.IMS_PER_BATCH,
+            log_period=run.log_period,
             keep_checkpoints=cfg.SOLVER.get("KEEP_CHECKPOINTS", 0),
             best=best_metric,
             stopping=stopping_metric,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 
 from retina_plugin.checkpoint.reading import read_file, tensors_in
+from retina_plugin.runs.load_run import run_of
 
 
 def classes_in_weights(cfg: CfgNode, weights: str | Path) -> int:
@@ -44,5 +44,5 @@ def _first_sides(cfg: CfgNode, classes: int) -> dict[str, int]:
     cfg = cfg.clone()
     cfg.MODEL.RETINANET.NUM_CLASSES = classes
     cfg.MODEL.DEVICE = "cpu"
-    state = build_model(cfg).state_dict()
+    state = run_of(cfg).build_model().state_dict()
     return {name: tensor.shape[0] for name, tensor in state.items() if tensor.dim()}

@@ -17,6 +17,7 @@ from retina_plugin.inference.prediction.images import ImageError, ImageLike, rea
 from retina_plugin.inference.prediction.loading import load_detector
 from retina_plugin.inference.prediction.pictures import draw
 from retina_plugin.inference.prediction.read_ahead import in_chunks, read_ahead
+from retina_plugin.runs.run import Run
 
 
 class Prepared(NamedTuple):
@@ -48,7 +49,7 @@ class Predictor:
 
     Args:
         config: a yaml's path, such as the ``config.yaml`` that a training leaves in its
-            ``OUTPUT_DIR``; a LazyConfig's, which runs as Python; or a Detectron2 config.
+            ``OUTPUT_DIR``; a LazyConfig's, which runs as Python; a Detectron2 config; or a run.
         weights: a file; None for the config's ``MODEL.WEIGHTS``.
         overrides: of the config, ``KEY=VALUE`` or ``KEY, VALUE``.
         device: such as ``cuda:1``; by default ``MODEL.DEVICE``. Without CUDA the CPU is used.
@@ -65,7 +66,7 @@ class Predictor:
 
     def __init__(
         self,
-        config: str | Path | CfgNode,
+        config: str | Path | CfgNode | Run,
         weights: str | Path | None = None,
         *,
         overrides: Sequence[str] = (),

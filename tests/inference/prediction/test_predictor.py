@@ -18,8 +18,8 @@ from support.tiny_models import tiny_focal_cfg
 
 from retina_plugin import Predictor
 from retina_plugin.config.config_file import load_config
+from retina_plugin.config.lazy_file import load_lazy
 from retina_plugin.data.coco_registration import register_datasets
-from retina_plugin.engine.lazy import load_lazy
 from retina_plugin.engine.trainer import evaluate
 from retina_plugin.inference.prediction.images import ImageError
 

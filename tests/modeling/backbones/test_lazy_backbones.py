@@ -10,7 +10,7 @@ from support.batches import make_batch
 from support.model_pairs import training_step
 
 from retina_plugin.config.config_file import load_config
-from retina_plugin.engine.lazy import load_lazy
+from retina_plugin.config.lazy_file import load_lazy
 from retina_plugin.modeling.backbones.torchvision_fpn import Torchvision
 from retina_plugin.modeling.backbones.vit_fpn import PlainViT, SimplePyramid
 from retina_plugin.modeling.necks.fpn_neck import FPNNeck

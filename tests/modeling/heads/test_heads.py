@@ -11,9 +11,9 @@ from support.tiny_models import tiny_focal_cfg
 from support.tiny_necks import CHANNELS
 
 from retina_plugin import add_retina_config
-from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.inference.optimize_for_inference import optimize_for_inference
 from retina_plugin.registry import HEADS
+from retina_plugin.runs.solver import build_optimizer
 from retina_plugin.workbench.benchmark.synchronisations import SynchronisationCounter
 
 C, K = 32, 4

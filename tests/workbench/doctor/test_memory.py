@@ -13,7 +13,7 @@ from support.tiny_models import mobilenet_cfg, resnet18_cfg, tiny_focal_cfg
 
 from retina_plugin import add_retina_config
 from retina_plugin.data.findings import Findings
-from retina_plugin.engine.solver import build_optimizer
+from retina_plugin.runs.solver import build_optimizer
 from retina_plugin.workbench.benchmark.memory import peak_memory
 from retina_plugin.workbench.doctor import machine, memory
 from retina_plugin.workbench.doctor.machine import check_disk, check_loader, check_machine

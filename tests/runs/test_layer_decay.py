@@ -14,10 +14,10 @@ from support.backbone_configs import backbone_cfg, resnet18_keys
 from support.tiny_models import TinyBottomUp
 from torch import nn
 
-from retina_plugin.engine.layer_decay import layer_decay, layers_of
 from retina_plugin.modeling.backbones.mobilenet_v2_fpn import MobileNetV2
 from retina_plugin.modeling.backbones.torchvision_fpn import Torchvision
 from retina_plugin.modeling.layers.checkpointing import checkpoint_backbone
+from retina_plugin.runs.layer_decay import layer_decay, layers_of
 
 HALF = 0.5  # exact powers
 

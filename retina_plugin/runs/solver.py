@@ -14,9 +14,9 @@ from detectron2.solver.build import (
 )
 from torch import nn
 
-from retina_plugin.engine.layer_decay import OWN_NORMS, layer_decay
 from retina_plugin.modeling.pretrained_part import pretrained_part_of_detector
 from retina_plugin.registry import unknown_name
+from retina_plugin.runs.layer_decay import OWN_NORMS, layer_decay
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

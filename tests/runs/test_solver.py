@@ -11,8 +11,8 @@ from support.tiny_models import tiny_cfg
 from torch import nn
 
 from retina_plugin.config.defaults import add_retina_config
-from retina_plugin.engine.solver import build_optimizer
 from retina_plugin.registry import UnknownNameError
+from retina_plugin.runs.solver import build_optimizer
 
 
 @pytest.fixture

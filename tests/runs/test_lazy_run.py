@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,14 @@ from torch import nn
 
 from retina_plugin import TiledDetector
 from retina_plugin.config.config_file import load_config
+from retina_plugin.config.lazy_file import load_lazy
 from retina_plugin.config.safe_yaml import ConfigFileError
-from retina_plugin.engine import lazy
-from retina_plugin.engine.lazy import load_lazy, run_lazy
+from retina_plugin.engine import trainer
+from retina_plugin.engine.setup import argument_parser
+from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.registry import UnknownNameError
+from retina_plugin.runs.load_run import load_run
+from retina_plugin.workbench.job import run_job
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,13 +34,9 @@ def config_file(tmp_path):
 
 
 def arguments(config_file, *opts, resume=False, eval_only=False):
-    return Namespace(
-        config_file=str(config_file),
-        opts=list(opts),
-        resume=resume,
-        eval_only=eval_only,
-        extensions=[],
-    )
+    flags = {"--resume": resume, "--eval-only": eval_only}
+    words = [word for word, is_on in flags.items() if is_on]
+    return argument_parser().parse_args([*words, "--config-file", str(config_file), *opts])
 
 
 def weights(path):
@@ -118,7 +117,7 @@ def test_worked_config_can_be_saved(tmp_path):
 
 
 def test_training_writes_and_evaluation_repeats_its_results(config_file, tmp_path):
-    results = run_lazy(arguments(config_file, "train.log_period=1"))
+    results = run_job(arguments(config_file, "train.log_period=1"))
     assert set(results["bbox"]) >= {"AP", "AP50", "AP-red"}
     output = tmp_path / "output"
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
@@ -132,11 +131,11 @@ def test_training_writes_and_evaluation_repeats_its_results(config_file, tmp_pat
         arguments(config_file, final, eval_only=True),
         arguments(config_file, eval_only=True, resume=True),
     ):
-        assert run_lazy(words)["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
+        assert run_job(words)["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
 
 
 def test_a_resumed_training_is_the_same_training(config_file, tmp_path):
-    run_lazy(arguments(config_file))
+    run_job(arguments(config_file))
     output = tmp_path / "output"
     expected = weights(output / "model_final.pth")
     half = weights(output / "model_0000001.pth")
@@ -145,7 +144,7 @@ def test_a_resumed_training_is_the_same_training(config_file, tmp_path):
     (output / "model_final.pth").unlink()
     (output / "metrics.json").unlink()
     (output / "last_checkpoint").write_text("model_0000001.pth")
-    run_lazy(arguments(config_file, "train.seed=9", "train.log_period=1", resume=True))
+    run_job(arguments(config_file, "train.seed=9", "train.log_period=1", resume=True))
     found = weights(output / "model_final.pth")
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
@@ -160,14 +159,14 @@ def test_averaged_weights_are_evaluated_saved_and_resumed(config_file, tmp_path)
     """With micro-batches as well; ``total_batch_size`` is the step's."""
     with config_file.open("a") as file:
         file.write(f"{AVERAGE}train.accumulate = 2\n")
-    results = run_lazy(arguments(config_file))
+    results = run_job(arguments(config_file))
     assert results["raw"]["bbox"].keys() == results["bbox"].keys()
     output = tmp_path / "output"
     expected = torch.load(output / "model_final.pth", weights_only=True)
     trained = expected["weight_average"]["trained"]["head.cls_score.weight"]
     assert not torch.equal(trained, expected["model"]["head.cls_score.weight"])
     (output / "last_checkpoint").write_text("model_0000001.pth")
-    run_lazy(arguments(config_file, resume=True))
+    run_job(arguments(config_file, resume=True))
     again = torch.load(output / "model_final.pth", weights_only=True)
     assert again["weight_average"]["updates"] == 4
     for name, tensor in expected["model"].items():
@@ -177,27 +176,29 @@ def test_averaged_weights_are_evaluated_saved_and_resumed(config_file, tmp_path)
 def test_micro_batches_that_do_not_fit(config_file):
     with config_file.open("a") as file:
         file.write("train.accumulate = 3\n")
-    with pytest.raises(ValueError, match=r"2 images.*3 micro-batches"):
-        run_lazy(arguments(config_file))
+    with pytest.raises(SystemExit, match=r"2 images.*3 micro-batches"):
+        run_job(arguments(config_file))
 
 
 def test_without_an_evaluator_there_are_no_results(config_file):
     with config_file.open("a") as file:
         file.write("del dataloader['evaluator']\n")
-    assert run_lazy(arguments(config_file, "train.max_iter=1")) == {}
+    assert run_job(arguments(config_file, "train.max_iter=1")) == {}
 
 
 def test_no_cuda_falls_back_to_the_cpu(config_file, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    run_lazy(arguments(config_file, "train.max_iter=1", "train.device=cuda"))
+    run_job(arguments(config_file, "train.max_iter=1", "train.device=cuda"))
     log = (tmp_path / "output/log.txt").read_text()
-    assert "train.device is cuda, but there is no CUDA here: using the CPU" in log
+    assert "MODEL.DEVICE is cuda, but there is no CUDA here: using the CPU" in log
 
 
 def test_options_of_the_workers_reach_detectron2(config_file, monkeypatch):
     given = {}
-    monkeypatch.setattr(lazy, "distribute", lambda model, **options: given.update(options) or model)
-    run_lazy(arguments(config_file, "train.max_iter=1", "train.ddp.find_unused_parameters=True"))
+    monkeypatch.setattr(
+        trainer, "distribute", lambda model, **options: given.update(options) or model
+    )
+    run_job(arguments(config_file, "train.max_iter=1", "train.ddp.find_unused_parameters=True"))
     assert given["find_unused_parameters"] is True
     assert given["broadcast_buffers"] is False
 
@@ -242,46 +243,40 @@ def test_a_file_that_is_no_whole_config(tmp_path):
 
 
 def test_evaluation_without_weights(config_file):
-    with pytest.raises(ValueError, match=r"train.init_checkpoint\) is empty"):
-        run_lazy(arguments(config_file, eval_only=True))
+    with pytest.raises(SystemExit, match=r"train.init_checkpoint\) is empty"):
+        run_job(arguments(config_file, eval_only=True))
 
 
 def test_output_of_an_earlier_run_does_not_matter_without_resume(config_file, tmp_path):
-    run_lazy(arguments(config_file))
+    run_job(arguments(config_file))
     first = weights(tmp_path / "output/model_final.pth")
     shutil.copytree(tmp_path / "output", tmp_path / "kept")
-    run_lazy(arguments(config_file))
+    run_job(arguments(config_file))
     again = weights(tmp_path / "output/model_final.pth")
     for name, tensor in first.items():
         torch.testing.assert_close(again[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimize", [True, False])
-def test_evaluation_is_of_an_optimized_copy(config_file, optimize, monkeypatch):
-    seen = []
-    monkeypatch.setattr(lazy, "inference_on_dataset", lambda model, *_: seen.append(model) or {})
-    cfg = load_lazy(str(config_file), [f"train.optimize_inference={optimize}"])
-    model = instantiate(cfg.model)
-    lazy.evaluate_lazy(cfg, model)
-    assert (seen[0] is not model) == optimize
+def test_evaluation_is_of_an_optimized_copy(config_file, optimize):
+    run = load_run(config_file, [f"train.optimize_inference={optimize}"])
+    model = run.build_model()
+    assert (RetinaTrainer.build_detector(run.settings, model) is not model) == optimize
 
 
-def test_evaluation_by_tiles(config_file, monkeypatch):
-    seen = []
-    monkeypatch.setattr(lazy, "inference_on_dataset", lambda model, *_: seen.append(model) or {})
+def test_evaluation_by_tiles(config_file):
     words = ["train.test_tiles.size=64", "train.test_tiles.overlap=16"]
-    cfg = load_lazy(str(config_file), words)
-    lazy.evaluate_lazy(cfg, instantiate(cfg.model))
-    (tiled,) = seen
+    run = load_run(config_file, words)
+    tiled = RetinaTrainer.build_detector(run.settings, run.build_model())
     assert (type(tiled), tiled.size, tiled.overlap) == (TiledDetector, 64, 16)
     words[1] = "train.test_tiles.overlap=64"
-    with pytest.raises(ValueError, match=r"OVERLAP .* less than TEST_SIZE 64, got 64"):
-        run_lazy(arguments(config_file, *words))  # before the training
+    with pytest.raises(SystemExit, match=r"OVERLAP .* less than TEST_SIZE 64, got 64"):
+        run_job(arguments(config_file, *words))  # before the training
 
 
 def test_mixed_precision_by_override(config_file):
     """bfloat16 on the CPU; float16 is refused there."""
-    results = run_lazy(arguments(config_file, "train.amp.enabled=True"))
+    results = run_job(arguments(config_file, "train.amp.enabled=True"))
     assert "bbox" in results
-    with pytest.raises(ValueError, match=r"AMP.PRECISION is float16"):
-        run_lazy(arguments(config_file, "train.amp.enabled=True", "train.amp.precision=float16"))
+    with pytest.raises(SystemExit, match=r"AMP.PRECISION is float16"):
+        run_job(arguments(config_file, "train.amp.enabled=True", "train.amp.precision=float16"))
