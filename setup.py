@@ -94,5 +94,6 @@ setup(
         **SERVICES,
         "all": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
     },
-    entry_points={"console_scripts": ["retina = retina_plugin.cli:main"]},
+    py_modules=["retina_cli"],
+    entry_points={"console_scripts": ["retina = retina_cli:main"]},
 )

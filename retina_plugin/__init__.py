@@ -1,75 +1,35 @@
-"""RetinaNet for Detectron2, every part replaceable. Importing the package registers everything."""
+"""RetinaNet for Detectron2, every part replaceable. Importing the package registers everything.
 
-import warnings
-from typing import Any
+Only on the command line, ``retina`` or ``python -m retina_plugin.cli``, this waits until a verb
+runs (``cli/_verb.py``), so that ``--help`` does not wait for PyTorch.
+"""
 
-from retina_plugin.detectron2_check import require_detectron2
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-require_detectron2()
-with warnings.catch_warnings():
-    # of what the libraries' own imports use: nothing that a user of ours could mend
-    warnings.simplefilter("ignore")
-    import detectron2.modeling  # noqa: F401
+from retina_plugin.version import __version__
 
-from retina_plugin.config.defaults import add_retina_config  # noqa: E402
-from retina_plugin.inference.augmented_detector import AugmentedDetector  # noqa: E402
-from retina_plugin.inference.optimize_for_inference import optimize_for_inference  # noqa: E402
-from retina_plugin.inference.tiled_detector import TiledDetector  # noqa: E402
-from retina_plugin.modeling import (  # noqa: E402
-    anchors,
-    assigners,
-    backbones,
-    coders,
-    front_ends,
-    heads,
-    losses,
-    necks,
-    normalizers,
-)
-from retina_plugin.modeling.contracts import NetworkInput, Predictions  # noqa: E402
-from retina_plugin.modeling.detector import FocalRetinaNet  # noqa: E402
-from retina_plugin.modeling.functional import (  # noqa: E402
-    detect_from_tensors,
-    loss_from_predictions,
-    loss_from_tensors,
-    predict_from_tensors,
-)
-from retina_plugin.modeling.post_processors import NMSPostProcessor, SoftNMSPostProcessor  # noqa: E402
-from retina_plugin.version import __version__  # noqa: E402
+__all__ = ["__version__"]
+
+
+def _is_command_line() -> bool:
+    entry_point = getattr(sys.modules.get("retina_cli"), "starting", False)
+    return entry_point or (sys.argv[:1] == ["-m"] and "retina_plugin.cli" in sys.orig_argv)
+
+
+if TYPE_CHECKING or not _is_command_line():
+    from retina_plugin import public
+    from retina_plugin.public import *  # noqa: F403
+
+    __all__ += public.__all__
 
 
 def __getattr__(name: str) -> Any:
-    """``Predictor``, which needs the engine: not imported before it is used."""
-    if name == "Predictor":
-        from retina_plugin.inference.prediction.predictor import Predictor
-
-        return Predictor
+    """A public name before everything is registered, which this does."""
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is None:
+        public = import_module("retina_plugin.public")
+        if name in public.__all__:
+            return getattr(public, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-__all__ = [
-    "AugmentedDetector",
-    "FocalRetinaNet",
-    "NMSPostProcessor",
-    "NetworkInput",
-    "Predictions",
-    "Predictor",
-    "SoftNMSPostProcessor",
-    "TiledDetector",
-    "__version__",
-    "add_retina_config",
-    "anchors",
-    "assigners",
-    "backbones",
-    "coders",
-    "detect_from_tensors",
-    "front_ends",
-    "heads",
-    "loss_from_predictions",
-    "loss_from_tensors",
-    "losses",
-    "necks",
-    "normalizers",
-    "optimize_for_inference",
-    "predict_from_tensors",
-]

@@ -23,6 +23,7 @@ ROOMS = (
     ("inference",),
     ("engine",),
     ("workbench",),
+    ("public",),
     ("cli",),
     (TOP,),
 )

@@ -15,6 +15,7 @@ import click
 from detectron2.config import CfgNode
 
 from retina_plugin.cli._quiet import quiet
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.config_file import load_config
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.coco_registration import register_datasets
@@ -29,7 +30,7 @@ from retina_plugin.workbench.anchors.summary import as_dict, as_text
 from retina_plugin.workbench.anchors.verdict import verdict
 
 
-@click.command(name="anchors")
+@click.command(name="anchors", cls=Verb)
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--split", default="train", show_default=True, type=click.Choice(["train", "test"]))

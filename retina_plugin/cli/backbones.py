@@ -11,6 +11,7 @@ import click
 import torch
 from tqdm import tqdm
 
+from retina_plugin.cli._verb import Verb
 from retina_plugin.cli.benchmark import Size
 from retina_plugin.config.device import available_device
 from retina_plugin.engine.user_errors import user_errors
@@ -24,7 +25,7 @@ CLASSES, BOXES = 80, 10
 TINY_CASE = Case(images=2, boxes=4, height=96, width=96, classes=3)
 
 
-@click.command(name="backbones")
+@click.command(name="backbones", cls=Verb)
 @click.option("--tiny", is_flag=True, help="Small variants of each family on 96x96 pixels.")
 @click.option("--size", default="512x512", type=Size(), show_default=True)
 @click.option("--batch", default=2, type=click.IntRange(1), show_default=True, help="Images.")

@@ -15,6 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.config_file import load_config
 from retina_plugin.config.device import available_device
 from retina_plugin.config.extensions import import_extension
@@ -62,7 +63,7 @@ class Size(click.ParamType):
         return int(match[1]), int(match[2])
 
 
-@click.command(name="benchmark")
+@click.command(name="benchmark", cls=Verb)
 @click.option("--config-file", required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("--boxes", default=10, type=click.IntRange(0), show_default=True, help="Of an image.")
 @click.option("--size", default="512x512", type=Size(), show_default=True)

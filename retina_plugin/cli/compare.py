@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.coco_json import write_json
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
@@ -23,7 +24,7 @@ from retina_plugin.workbench.compare.runs import Run, plan_runs
 from retina_plugin.workbench.compare.summary import as_text, results_of
 
 
-@click.command(name="compare")
+@click.command(name="compare", cls=Verb)
 @click.argument("configs", nargs=-1, required=True)
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="1 to this.")
 @click.option("--images", type=click.IntRange(1), help="Each run sees.  [default: as the first's]")

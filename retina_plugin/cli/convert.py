@@ -18,13 +18,14 @@ from retina_plugin.checkpoint.conversion import Conversion
 from retina_plugin.checkpoint.convert import MMDETECTION, OWN, TORCHVISION, convert_file
 from retina_plugin.checkpoint.report import WeightReport, counted, first
 from retina_plugin.checkpoint.torchvision_retinanet import EPS
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.config_file import load_config
 from retina_plugin.engine.user_errors import user_errors
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command(name="convert")
+@click.command(name="convert", cls=Verb)
 @click.argument("source", metavar="IN", type=FILE)
 @click.argument("target", metavar="OUT", type=FILE)
 @click.option(

@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.packaged import configs_folder
 from retina_plugin.data.coco_json import SplitPaths
 from retina_plugin.data.coco_registration import register_datasets
@@ -31,7 +32,7 @@ PREPARE, TESTS = EXAMPLES["crowns"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
-@click.command(name="demo")
+@click.command(name="demo", cls=Verb)
 @click.option(
     "--config-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from retina_plugin.cli._quiet import quiet
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.config_file import load_config, own_keys, parse_overrides
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
@@ -26,7 +27,7 @@ from retina_plugin.workbench.doctor.screen import as_text, as_values
 WIDTH = 100  # characters, at most
 
 
-@click.command(name="doctor")
+@click.command(name="doctor", cls=Verb)
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the config's own.")

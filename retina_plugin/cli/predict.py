@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.engine.user_errors import user_errors
 from retina_plugin.inference.prediction.image_ids import CocoIds
@@ -28,7 +29,7 @@ SOME_FAILED, NOTHING_DONE = 1, 2  # exit codes
 SHOWN = 5  # file names of a kind
 
 
-@click.command(name="predict")
+@click.command(name="predict", cls=Verb)
 @click.argument("config")
 @click.argument("weights")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")

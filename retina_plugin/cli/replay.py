@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.device import available_device
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.package_files import register_package_paths
@@ -19,7 +20,7 @@ from retina_plugin.workbench.replay import Replay, draw_step, replay
 NOT_REPRODUCED = 1
 
 
-@click.command(name="replay")
+@click.command(name="replay", cls=Verb)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--config-file", default="", help="Instead of the config in FILE.")

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from retina_plugin.cli._verb import Verb
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.user_errors import user_errors
@@ -31,7 +32,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command(name="report")
+@click.command(name="report", cls=Verb)
 @click.argument("run", type=FOLDER)
 @click.option("--against", type=FOLDER, metavar="RUN", help="Another run, side by side.")
 @click.option("--out", type=FILE, help=f"The page.  [default: {PAGE} in RUN]")
