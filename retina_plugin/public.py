@@ -11,6 +11,8 @@ with warnings.catch_warnings():
     import detectron2.modeling  # noqa: F401
 
 from retina_plugin.config.defaults import add_retina_config  # noqa: E402
+from retina_plugin.config.get_config import get_config  # noqa: E402
+from retina_plugin.config.names import list_configs  # noqa: E402
 from retina_plugin.inference.augmented_detector import AugmentedDetector  # noqa: E402
 from retina_plugin.inference.optimize_for_inference import optimize_for_inference  # noqa: E402
 from retina_plugin.inference.prediction.predictor import Predictor  # noqa: E402
@@ -52,7 +54,9 @@ __all__ = [
     "coders",
     "detect_from_tensors",
     "front_ends",
+    "get_config",
     "heads",
+    "list_configs",
     "loss_from_predictions",
     "loss_from_tensors",
     "losses",

@@ -1,5 +1,5 @@
-# Detectron2's COCO-Detection/retinanet_R_50_FPN_1x.py with FocalRetinaNet: the model of our yaml of
-# that name. Each part may be replaced by another of its role, or by yours.
+# Detectron2's COCO-Detection/retinanet_R_50_FPN_1x.py with FocalRetinaNet, a LazyConfig.
+# The model is that of the yaml config of the same name. Replace any part by another of its role.
 # command:  python train_net.py --config-file configs/lazy/retinanet_R_50_FPN_1x.py --num-gpus 8
 # override: ... train.max_iter=1000 dataloader.train.total_batch_size=8 model.num_classes=20
 # time:     not measured here

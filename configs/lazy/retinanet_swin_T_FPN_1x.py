@@ -1,6 +1,7 @@
-# RetinaNet on Detectron2's Swin-T: the worked LazyConfig with another backbone. Any of
-# retina_plugin.modeling.backbones goes the same way, L(Torchvision)(model="convnext_tiny") for one,
-# and the necks of retina_plugin.modeling.necks in FPNNeck's place.
+# Detectron2's Swin-T: the LazyConfig retinanet_R_50_FPN_1x with another backbone.
+# Any other backbone of retina_plugin.modeling.backbones goes the same way, such as
+# L(Torchvision)(model="convnext_tiny"), and the necks of retina_plugin.modeling.necks in FPNNeck's
+# place.
 # Weights: train.init_checkpoint=YOUR.pth
 # command:  python train_net.py --config-file configs/lazy/retinanet_swin_T_FPN_1x.py --num-gpus 8
 # time:     not measured here

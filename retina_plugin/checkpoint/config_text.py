@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 
 from retina_plugin.checkpoint.conversion import Conversion
-from retina_plugin.config.packaged import configs_folder
+from retina_plugin.config.names import BASES, OWN, SCHEME
 
 
 def config_text(conversion: Conversion, *, weights: Path, path: Path) -> str:
@@ -20,16 +19,9 @@ def config_text(conversion: Conversion, *, weights: Path, path: Path) -> str:
     Args:
         conversion: for our detector.
         weights: the converted file.
-        path: where the config will be, to name the bases from there.
-
-    Raises:
-        ConfigFileError: see :func:`configs_folder`.
+        path: where the config will be.
     """
-    folder = configs_folder() / "_base_"
-    bases = [
-        Path(os.path.relpath(folder / name, path.resolve().parent)).as_posix()
-        for name in conversion.bases
-    ]
+    bases = [f"{OWN}{SCHEME}{BASES}/{name}" for name in conversion.bases]
     settings = {**conversion.settings, "MODEL.WEIGHTS": str(weights.resolve())}
     values = {"_BASE_": bases, **_nested(settings), "VERSION": 2}
     notes = [line for note in conversion.notes for line in textwrap.wrap(note, width=97)]

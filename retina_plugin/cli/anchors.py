@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 from detectron2.config import CfgNode
 
+from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._quiet import quiet
 from retina_plugin.cli._verb import Verb
 from retina_plugin.config.config_file import load_config
@@ -31,7 +32,7 @@ from retina_plugin.workbench.anchors.verdict import verdict
 
 
 @click.command(name="anchors", cls=Verb)
-@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("config", type=ConfigPath())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--split", default="train", show_default=True, type=click.Choice(["train", "test"]))
 @click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the config's own.")
@@ -83,8 +84,8 @@ def command(
 
     \b
     Examples:
-      retina anchors configs/crowns.yaml
-      retina anchors configs/retinanet_R_50_FPN_1x.yaml --data crowns --fit
+      retina anchors crowns
+      retina anchors retinanet_R_50_FPN_1x --data crowns --fit
       retina anchors my.yaml --write fitted.yaml --per-level
       retina anchors my.yaml --pictures 8 --out output/anchors
       retina anchors my.yaml --json DATASETS.COCO.TRAIN.JSON=a.json DATASETS.COCO.TRAIN.IMAGES=a

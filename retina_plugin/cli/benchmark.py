@@ -15,6 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._verb import Verb
 from retina_plugin.config.config_file import load_config
 from retina_plugin.config.device import available_device
@@ -64,7 +65,7 @@ class Size(click.ParamType):
 
 
 @click.command(name="benchmark", cls=Verb)
-@click.option("--config-file", required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--config-file", required=True, type=ConfigPath(), help="File or name.")
 @click.option("--boxes", default=10, type=click.IntRange(0), show_default=True, help="Of an image.")
 @click.option("--size", default="512x512", type=Size(), show_default=True)
 @click.option("--batch", default=2, type=click.IntRange(1), show_default=True, help="Images.")
@@ -92,7 +93,7 @@ class Size(click.ParamType):
 @click.option("--import", "extensions", multiple=True, help="A module or .py file of yours first.")
 @click.argument("overrides", nargs=-1)
 def command(
-    config_file: str,
+    config_file: Path,
     boxes: int,
     size: tuple[int, int],
     batch: int,
@@ -116,7 +117,7 @@ def command(
 
     \b
     Examples:
-      retina benchmark --config-file configs/retinanet_R_50_FPN_1x.yaml --against stock
+      retina benchmark --config-file retinanet_R_50_FPN_1x --against stock
       retina benchmark --config-file a.yaml --part step --boxes 500 --size 800x1088
       retina benchmark --config-file a.yaml --against stock --scaling output/scaling
     Exit codes: 0 measured, 1 the config cannot be, 2 the command is wrong.
@@ -136,7 +137,7 @@ def command(
             report = {
                 "environment": environment(torch.device(cfg.MODEL.DEVICE)),
                 "settings": {
-                    "config": config_file,
+                    "config": str(config_file),
                     "overrides": " ".join(overrides),
                     **asdict(case),
                     "repeats": repeats,
@@ -155,7 +156,7 @@ def command(
         json_file.write_text(json.dumps(report, indent=1))
 
 
-def _config(config_file: str, overrides: tuple[str, ...], classes: int | None) -> CfgNode:
+def _config(config_file: Path, overrides: tuple[str, ...], classes: int | None) -> CfgNode:
     """The config, on a device that is there and with a number of classes."""
     cfg = load_config(config_file, overrides)
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")

@@ -49,14 +49,14 @@ def command(
 ) -> None:
     """Train configs for the same number of images and show their AP and time side by side.
 
-    CONFIGS are quoted arguments "[LABEL=]PATH [KEY=VALUE ...]". Differences are shown over the
+    CONFIGS are quoted arguments "[LABEL=]CONFIG [KEY=VALUE ...]". Differences are shown over the
     first. Numbers of steps are scaled where a config would see more or fewer images. With several
     --jobs, times are of runs side by side.
 
     \b
     Examples:
       retina compare a.yaml "slow=a.yaml SOLVER.BASE_LR=0.001" b.yaml --seeds 3
-      retina compare configs/crowns.yaml b.yaml --data crowns --images 3000 --dry-run
+      retina compare crowns b.yaml --data crowns --images 3000 --dry-run
     Exit codes: 0 all runs are done, 1 some failed or a config is wrong, 2 the command is wrong.
     """
     with user_errors():

@@ -14,8 +14,8 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
+from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._verb import Verb
-from retina_plugin.config.packaged import configs_folder
 from retina_plugin.data.coco_json import SplitPaths
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.example_data import EXAMPLES, data_overrides, default_folder
@@ -27,7 +27,6 @@ from retina_plugin.evaluation.pictures import draw_pairs
 from retina_plugin.workbench.end_report import report_run
 from retina_plugin.workbench.job import consult_doctor
 
-CONFIG = "crowns.yaml"
 PREPARE, TESTS = EXAMPLES["crowns"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -35,15 +34,17 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 @click.command(name="demo", cls=Verb)
 @click.option(
     "--config-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"[default: {CONFIG} of the package]",
+    default="retina_plugin://crowns.yaml",
+    type=ConfigPath(),
+    show_default=True,
+    help="File or name.",
 )
 @click.option(
     "--out", default=Path("output/demo"), type=click.Path(path_type=Path), show_default=True
 )
 @click.option("--seed", default=1, show_default=True)
 @click.argument("overrides", nargs=-1)
-def command(config_file: Path | None, out: Path, seed: int, overrides: tuple[str, ...]) -> None:
+def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...]) -> None:
     """Train a detector of tree crowns, test it on two other places, draw what it sees.
 
     OVERRIDES are config keys and values, as train_net.py takes them.
@@ -51,7 +52,7 @@ def command(config_file: Path | None, out: Path, seed: int, overrides: tuple[str
     \b
     Examples:
       retina demo
-      retina demo --seed 2 --out output/atss --config-file configs/modern/one_anchor_crowns.yaml
+      retina demo --seed 2 --out output/atss --config-file modern/one_anchor_crowns
       retina demo SOLVER.MAX_ITER 100
     Exit codes: 0 done, 1 data, config or training failed, 2 the command is wrong.
     """
@@ -59,8 +60,7 @@ def command(config_file: Path | None, out: Path, seed: int, overrides: tuple[str
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with user_errors():
         paths = PREPARE(default_folder("crowns"))
-        config = config_file or configs_folder() / CONFIG
-        cfg = _config(config, out, ["SEED", str(seed), *overrides], paths)
+        cfg = _config(config_file, out, ["SEED", str(seed), *overrides], paths)
         trainer = RetinaTrainer(cfg)
         trainer.resume_or_load(resume=False)
         trainer.train()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._quiet import quiet
 from retina_plugin.cli._verb import Verb
 from retina_plugin.config.config_file import load_config, own_keys, parse_overrides
@@ -28,7 +29,7 @@ WIDTH = 100  # characters, at most
 
 
 @click.command(name="doctor", cls=Verb)
-@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("config", type=ConfigPath())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the config's own.")
 @click.option("--eval-only", is_flag=True, help="Only what matters for an evaluation.")
@@ -65,7 +66,7 @@ def command(
       retina doctor my.yaml --json --strict > doctor.json
 
     Exit codes: 0 no errors, 1 errors (with --strict warnings too) or a config that cannot be read,
-    2 the command is wrong.
+    2 the command is wrong, such as a config that is not there.
     """
     with user_errors():
         register_package_paths()

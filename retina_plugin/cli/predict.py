@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._verb import Verb
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.engine.user_errors import user_errors
@@ -30,7 +31,7 @@ SHOWN = 5  # file names of a kind
 
 
 @click.command(name="predict", cls=Verb)
-@click.argument("config")
+@click.argument("config", type=ConfigPath())
 @click.argument("weights")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
@@ -72,7 +73,7 @@ SHOWN = 5  # file names of a kind
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print all results as one json object.")
 def command(
-    config: str,
+    config: Path,
     weights: str,
     inputs: tuple[str, ...],
     out: Path | None,

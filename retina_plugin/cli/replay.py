@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._verb import Verb
 from retina_plugin.config.device import available_device
 from retina_plugin.config.extensions import import_extension
@@ -23,7 +24,7 @@ NOT_REPRODUCED = 1
 @click.command(name="replay", cls=Verb)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--config-file", default="", help="Instead of the config in FILE.")
+@click.option("--config-file", type=ConfigPath(), help="Instead of the config in FILE.")
 @click.option("--device", default="", help="cpu or cuda.  [default: where it was trained]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for pictures of the images.")
 @click.option("--json", "as_json", is_flag=True, help="What was found, for a script.")
@@ -31,7 +32,7 @@ NOT_REPRODUCED = 1
 def command(
     file: Path,
     overrides: tuple[str, ...],
-    config_file: str,
+    config_file: Path | None,
     device: str,
     out: Path | None,
     as_json: bool,
@@ -58,7 +59,9 @@ def command(
         for extension in extensions:
             import_extension(extension)
         device = available_device(device, "--device") if device else ""
-        result = replay(file, config_file=config_file, overrides=overrides, device=device)
+        result = replay(
+            file, config_file=str(config_file or ""), overrides=overrides, device=device
+        )
         pictures = draw_step(result.saved, out, result.input_format) if out is not None else []
     if as_json:
         click.echo(json.dumps(_as_plain(result, pictures), indent=1))

@@ -1,5 +1,1 @@
-"""Every key with its default, yaml files read safely, overrides with near misses."""
-
-from retina_plugin.config.defaults import add_retina_config
-
-__all__ = ["add_retina_config"]
+"""Every key with its default, yaml files read safely, overrides with near misses, configs by name."""

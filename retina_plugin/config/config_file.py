@@ -7,12 +7,10 @@ stands and what would be right.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,20 @@ from detectron2.config.compat import guess_version
 from fvcore.common.config import BASE_KEY
 
 from retina_plugin.config.defaults import add_retina_config
+from retina_plugin.config.mistakes import (
+    describe_mistyped,
+    describe_unknown,
+    first_unknown,
+    leaves,
+    node_at,
+)
+from retina_plugin.config.names import OWN, SCHEME, config_folders, find_config, find_url
 from retina_plugin.config.safe_yaml import ConfigFileError, read_yaml
-from retina_plugin.registry import ROLES, UnknownNameError
+from retina_plugin.registry import UnknownNameError
 
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = "MODEL.RETINANET.NUM_CLASSES"
-COMPONENT_NODES = {role.node for role in ROLES}  # each component's settings stand in one of them
 OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -42,8 +47,12 @@ class SafeCfgNode(CfgNode):
 
     @classmethod
     def _open_cfg(cls, filename: str) -> io.StringIO:
-        """Hand fvcore, which follows `_BASE_` and merges, the file's plain values as yaml."""
-        return io.StringIO(yaml.safe_dump(read_yaml(Path(filename)).values, sort_keys=False))
+        """Hand fvcore, which merges the files of `_BASE_`, the file's plain values as yaml."""
+        path = Path(filename)
+        values, lines = read_yaml(path)
+        if BASE_KEY in values:
+            values[BASE_KEY] = [str(base) for _, base in _bases(path, values, lines)]
+        return io.StringIO(yaml.safe_dump(values, sort_keys=False))
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
@@ -59,6 +68,18 @@ class SafeCfgNode(CfgNode):
             raise ConfigFileError(f"{filename}: {error}") from None
 
 
+class UnsafeCfgNode(CfgNode):
+    """Detectron2's CfgNode, which runs Python tags; `_BASE_` may name installed configs."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> io.StringIO:
+        with super()._open_cfg(filename) as file:
+            text = file.read()
+        installed = "|".join(map(re.escape, config_folders()))
+        urls = re.compile(rf"\b(?:{installed}){SCHEME}[\w./+-]+")
+        return io.StringIO(urls.sub(lambda url: str(find_url(url[0]).resolve()), text))
+
+
 def load_config(
     config_file: str | Path,
     overrides: Sequence[Any] = (),
@@ -69,7 +90,8 @@ def load_config(
     """Detectron2's defaults and the plugin's, then a yaml file, then overrides; not frozen.
 
     Args:
-        config_file: path of a yaml file; "" for none.
+        config_file: path of a yaml file, or the name of an installed config, see
+            :func:`~retina_plugin.config.names.find_config`; "" for none.
         overrides: `KEY VALUE` pairs, as Detectron2 takes them, or `KEY=VALUE`, also mixed.
         allow_unsafe: run the Python tags of the file and its bases, as Detectron2 does.
         base: start from a copy of this config instead of the defaults.
@@ -90,7 +112,7 @@ def load_config(
         cfg = base.clone()
         cfg.defrost()
     if str(config_file):
-        cfg = _merge_file(cfg, Path(config_file).expanduser(), allow_unsafe)
+        cfg = _merge_file(cfg, find_config(config_file), allow_unsafe)
     pairs = parse_overrides(overrides)
     _merge([(tuple(key.split(".")), value, f"override {key}") for key, value in pairs], cfg)
     _check_num_classes(cfg)
@@ -128,26 +150,43 @@ def find_keys(path: Path, chain: tuple[Path, ...] = ()) -> dict[str, str]:
     """
     values, lines = read_yaml(path)
     chain = (*chain, path)
-    bases = values.get(BASE_KEY, [])
-    bases = [bases] if isinstance(bases, str) else bases
-    at = f"{path}:{lines.get(BASE_KEY)}: {BASE_KEY}"
-    if not isinstance(bases, list) or not all(isinstance(name, str) for name in bases):
-        raise ConfigFileError(f"{at} must be a path or a list of paths, got {bases!r}.")
     found: dict[str, str] = {}
-    for name in bases:
-        if "://" in name:
-            raise ConfigFileError(
-                f"{at} '{name}' is a URL. A config is not fetched from the network behind your "
-                f"back: download it, look at it, and name the local file."
-            )
-        base = (path.parent / Path(name).expanduser()).resolve()
-        if not base.is_file():
-            raise ConfigFileError(f"{at} '{name}' does not exist: there is no file {base}.")
+    for name, base in _bases(path, values, lines):
         if any(base.samefile(earlier) for earlier in chain):
             circle = " -> ".join(map(str, (*chain, base)))
+            at = f"{path}:{lines[BASE_KEY]}: {BASE_KEY}"
             raise ConfigFileError(f"{at} '{name}' leads back to itself: {circle}.")
         found |= find_keys(base, chain)
     return found | {key: f"{path}:{line}" for key, line in lines.items()}
+
+
+def _bases(path: Path, values: dict[str, Any], lines: dict[str, int]) -> list[tuple[str, Path]]:
+    """What `_BASE_` names in a file, relative paths or URLs of installed configs, and the files.
+
+    Raises:
+        ConfigFileError: a base is not a text, a URL of the network, or not there.
+    """
+    names = values.get(BASE_KEY, [])
+    names = [names] if isinstance(names, str) else names
+    at = f"{path}:{lines.get(BASE_KEY)}: {BASE_KEY}"
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigFileError(f"{at} must be a path or a list of paths, got {names!r}.")
+    files = []
+    for name in names:
+        if SCHEME in name:
+            try:
+                files.append((name, find_url(name).resolve()))
+            except ConfigFileError as error:
+                raise ConfigFileError(f"{at} {error}") from None
+            continue
+        base = (path.parent / Path(name).expanduser()).resolve()
+        if not base.is_file():
+            raise ConfigFileError(
+                f"{at} '{name}' does not exist: there is no file {base}. An installed config is "
+                f"written {OWN}{SCHEME}<name>, such as {OWN}{SCHEME}_base_/recipes/atss.yaml."
+            )
+        files.append((name, base))
+    return files
 
 
 def own_keys(config_file: str | Path, overrides: Sequence[Any] = ()) -> dict[str, str]:
@@ -156,8 +195,10 @@ def own_keys(config_file: str | Path, overrides: Sequence[Any] = ()) -> dict[str
     Raises:
         ConfigFileError: see :func:`find_keys` and :func:`parse_overrides`.
     """
-    path = Path(config_file).expanduser()
-    found = find_keys(path) if str(config_file) else {}
+    if not str(config_file):
+        return {key: "override" for key, _ in parse_overrides(overrides)}
+    path = find_config(config_file)
+    found = find_keys(path)
     own = {key: at for key, at in found.items() if at.startswith(f"{path}:")}
     return own | {key: "override" for key, _ in parse_overrides(overrides)}
 
@@ -166,8 +207,8 @@ def _merge_file(cfg: CfgNode, path: Path, allow_unsafe: bool) -> CfgNode:
     """`cfg` with a file's values, which may be of an older VERSION of Detectron2's keys."""
     if path.suffix == ".py":
         raise ConfigFileError(f"{path}: a LazyConfig; load_config reads yaml.")
-    if allow_unsafe and path.is_file():
-        found, values = {}, CfgNode.load_yaml_with_base(str(path), allow_unsafe=True)
+    if allow_unsafe:
+        found, values = {}, UnsafeCfgNode.load_yaml_with_base(str(path), allow_unsafe=True)
     else:
         found, values = find_keys(path), SafeCfgNode.load_yaml_with_base(str(path))
     groups = {key: value for key, value in values.items() if isinstance(value, dict)}
@@ -176,7 +217,7 @@ def _merge_file(cfg: CfgNode, path: Path, allow_unsafe: bool) -> CfgNode:
     if type(version) is not int or not 1 <= version <= latest:
         raise ConfigFileError(f"{path}: VERSION must be from 1 to {latest}, got {version!r}.")
     settings = [
-        (keys, value, found.get(".".join(keys), str(path))) for keys, value in _leaves(values)
+        (keys, value, found.get(".".join(keys), str(path))) for keys, value in leaves(values)
     ]
     if version == latest:
         _merge(settings, cfg)
@@ -187,30 +228,21 @@ def _merge_file(cfg: CfgNode, path: Path, allow_unsafe: bool) -> CfgNode:
     return upgrade_config(old)
 
 
-def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple, Any]]:
-    """Every value that is not a mapping of further keys, with the path of keys to it."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, (*above, str(key)))
-        else:
-            yield (*above, str(key)), value
-
-
 def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> None:
     """Set `(path of keys, value, where it stands)` in `cfg`; raise once, with all mistakes."""
     unknown: list[str] = []
     mistyped: list[str] = []
     valid: dict[str, str] = {}
     for keys, value, where in settings:
-        bad = _first_unknown(cfg, keys)
+        bad = first_unknown(cfg, keys)
         if bad is not None:
-            unknown.append(f"{where}: {_describe_unknown(cfg, keys, bad)}")
+            unknown.append(f"{where}: {describe_unknown(cfg, keys, bad)}")
             node = ".".join(keys[:bad])
             of = f"of {node}" if node else "at the top"
-            valid[node] = f"Valid keys {of}: {', '.join(sorted(_parent(cfg, keys[:bad])))}."
+            valid[node] = f"Valid keys {of}: {', '.join(sorted(node_at(cfg, keys[:bad])))}."
             continue
         if keys in _free_keys():
-            _parent(cfg, keys[:-1])[keys[-1]] = None  # else it must keep the type of a file's value
+            node_at(cfg, keys[:-1])[keys[-1]] = None  # else it must keep the type of a file's value
         nested = value
         for key in reversed(keys):
             nested = {key: nested}
@@ -219,7 +251,7 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
         except KeyError as error:  # a key that yacs knows to be renamed
             unknown.append(f"{where}: {error.args[0]}")
         except (AssertionError, ValueError, TypeError, RecursionError, MemoryError):
-            mistyped.append(f"{where}: {_describe_mistyped(cfg, keys, value)}")
+            mistyped.append(f"{where}: {describe_mistyped(cfg, keys, value)}")
     if unknown:
         raise ConfigKeyError("\n".join([*unknown, *valid.values(), *mistyped]))
     if mistyped:
@@ -230,87 +262,7 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
 def _free_keys() -> frozenset[tuple[str, ...]]:
     """The keys whose default is None: they take a value of any type, a list as well as one text."""
     defaults = add_retina_config(get_cfg())
-    return frozenset(keys for keys, value in _leaves(defaults) if value is None)
-
-
-def _parent(cfg: CfgNode, keys: tuple[str, ...]) -> Any:
-    node: Any = cfg
-    for key in keys:
-        node = node[key]
-    return node
-
-
-def _first_unknown(cfg: CfgNode, keys: tuple[str, ...]) -> int | None:
-    """Index of the first of `keys` that does not exist, None if all may be set."""
-    name = ".".join(keys)
-    if cfg.key_is_deprecated(name) or cfg.key_is_renamed(name):
-        return None  # yacs knows what to say
-    node: Any = cfg
-    for index, key in enumerate(keys):
-        if not isinstance(node, CfgNode):
-            return None  # a mapping for a single value: a wrong type, not an unknown key
-        if key not in node:
-            return None if node.is_new_allowed() else index
-        node = node[key]
-    return None
-
-
-def _describe_unknown(cfg: CfgNode, keys: tuple[str, ...], bad: int) -> str:
-    """The unknown key, and the keys that may have been meant."""
-    message = f"unknown key {'.'.join(keys)}."
-    if "." in keys[bad]:
-        return f"{message} In a file keys are nested, not dotted: write '{_nested(keys)}'."
-    near = _nearest(keys[bad], _parent(cfg, keys[:bad]))
-    meant = [(*keys[:bad], name, *keys[bad + 1 :]) for name in near]
-    meant = [path for path in meant if _first_unknown(cfg, path) is None] or [
-        (*keys[:bad], name) for name in near
-    ]
-    if not meant:  # the right name in the wrong place
-        meant = [path for path, _ in _leaves(cfg) if path[-1] == keys[-1]]
-        meant = [path for path in meant if path[:2] == ("MODEL", "RETINANET")] or meant
-    hint = " or ".join(".".join(path) for path in meant[:3])
-    if hint:
-        message += f" Did you mean {hint}?"
-    if bad < len(keys) - 1 and ".".join(keys[:bad]) in COMPONENT_NODES:
-        message += f" If {keys[bad]} is of your own, --import its file."
-    return message
-
-
-def _nested(keys: tuple[str, ...]) -> str:
-    *groups, last = ".".join(keys).split(".")
-    return "".join(f"{group}: {{" for group in groups) + f"{last}: ..." + "}" * len(groups)
-
-
-def _nearest(key: str, node: CfgNode) -> list[str]:
-    upper = {name.upper(): name for name in node}
-    return [upper[name] for name in difflib.get_close_matches(key.upper(), upper, cutoff=0.7)]
-
-
-def _describe_mistyped(cfg: CfgNode, keys: tuple[str, ...], value: Any) -> str:
-    """What the key takes, what came, and how to write it."""
-    node: Any = cfg
-    for index, key in enumerate(keys):
-        if not isinstance(node, CfgNode):
-            name = ".".join(keys[:index])
-            return f"{name} takes a single value such as {node!r}; '{key}' cannot stand below it."
-        node = node[key]
-    name = ".".join(keys)
-    with contextlib.suppress(TypeError, RecursionError, MemoryError):
-        value = CfgNode._decode_cfg_value(value)
-    came = f"got {value!r} ({type(value).__name__})"
-    if isinstance(node, CfgNode):
-        instead = f" Set {name}.NAME instead?" if "NAME" in node else ""
-        return f"{name} is a group of the keys {', '.join(sorted(node))}; {came}.{instead}"
-    hint = ""
-    if isinstance(node, float) and type(value) is int:
-        hint = f" Write {float(value)}."
-    elif isinstance(node, list | tuple):
-        hint = f" Write [{value!r}]."
-    elif isinstance(node, str):
-        hint = " Put the text in quotes."
-    elif isinstance(node, bool):
-        hint = " Write True or False."
-    return f"{name} must be of type {type(node).__name__}, such as {node!r}; {came}.{hint}"
+    return frozenset(keys for keys, value in leaves(defaults) if value is None)
 
 
 def _check_num_classes(cfg: CfgNode) -> None:

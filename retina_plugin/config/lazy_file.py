@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
+from retina_plugin.config.names import find_config
 from retina_plugin.config.safe_yaml import ConfigFileError
 from retina_plugin.registry import unknown_name
 
@@ -22,8 +22,7 @@ def load_lazy(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
         ConfigFileError: no such file, or it lacks one of ``REQUIRED``; an override without ``=``.
         UnknownNameError: an override of a key that does not exist; lists the valid ones.
     """
-    if not Path(config_file).is_file():
-        raise ConfigFileError(f"{config_file}: there is no such config file.")
+    config_file = str(find_config(config_file))
     cfg = LazyConfig.load(config_file)
     missing = [name for name in REQUIRED if name not in cfg]
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from detectron2.utils.logger import setup_logger
 
 from retina_plugin.config.device import available_device
 from retina_plugin.config.extensions import import_extension
+from retina_plugin.config.names import find_config
+from retina_plugin.config.safe_yaml import ConfigFileError
 from retina_plugin.data.checks import check_datasets
 from retina_plugin.data.class_counts import fill_class_counts
 from retina_plugin.data.coco_registration import register_datasets
@@ -31,8 +33,22 @@ logger = logging.getLogger(__name__)
 
 def argument_parser() -> ArgumentParser:
     """Detectron2's arguments and the plugin's; on one machine workers meet at a free port."""
-    parser = default_argument_parser()
+    stock = default_argument_parser()
+    parser = ArgumentParser(
+        parents=[stock],
+        add_help=False,  # stock has it
+        conflict_handler="resolve",  # --config-file of stock is any text
+        formatter_class=stock.formatter_class,
+        epilog=stock.epilog,
+    )
     parser.set_defaults(dist_url="auto")  # with Detectron2's port a user's second run fails
+    parser.add_argument(
+        "--config-file",
+        default="",
+        type=_config_file,
+        metavar="CONFIG",
+        help="path of a yaml config or LazyConfig, or a name that `retina configs` lists",
+    )
     parser.add_argument(
         "--allow-unsafe-yaml",
         action="store_true",
@@ -47,6 +63,14 @@ def argument_parser() -> ArgumentParser:
         help="import a module or a .py file of yours first, to register its components",
     )
     return parser
+
+
+def _config_file(name: str) -> str:
+    """The path of a config, for argparse, which says which argument is wrong."""
+    try:
+        return str(find_config(name)) if name else ""
+    except ConfigFileError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 Check = Callable[[CfgNode, Namespace], None]

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from retina_plugin.config.config_file import ConfigKeyError, load_config, own_keys
+from retina_plugin.config.names import find_config
 from retina_plugin.config.safe_yaml import ConfigFileError
 from retina_plugin.runs.lazy_run import LazyRun
 from retina_plugin.runs.lazy_settings import SOURCE, LazySettings, load_lazy_settings
@@ -22,8 +23,8 @@ def load_run(
     """The run of a config file.
 
     Args:
-        config: the path of a yaml or of a LazyConfig (``.py``, which runs as Python); or a config
-            or a run, of which a copy is made.
+        config: the path of a yaml or of a LazyConfig (``.py``, which runs as Python), or a name that
+            ``retina configs`` lists; or a config or a run, of which a copy is made.
         overrides: ``KEY VALUE`` or ``KEY=VALUE``; of a LazyConfig also ``path.key=value``.
         allow_unsafe: run the Python tags of a yaml, as Detectron2 does.
 
@@ -32,7 +33,7 @@ def load_run(
     """
     if isinstance(config, CfgNode | Run):
         return run_of(load_config("", overrides, base=run_of(config).settings))
-    path = str(config)
+    path = str(find_config(config)) if str(config) else ""
     if is_lazy(path):
         return LazyRun(load_lazy_settings(path, overrides))
     try:

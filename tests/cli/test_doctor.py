@@ -133,7 +133,7 @@ def test_exit_codes(folder):
     assert "No such option" in CliRunner().invoke(main, ["doctor", "x", "--no"]).output
     assert CliRunner().invoke(main, ["doctor"]).exit_code == 2
     missing = CliRunner().invoke(main, ["doctor", "none.yaml"])
-    assert missing.exit_code == 1 and "none.yaml" in missing.output
+    assert missing.exit_code == 2 and "none.yaml" in missing.output
 
 
 def test_more_to_read_on_request(faulty):

@@ -332,6 +332,7 @@ def test_wrong_type_names_key_type_value_and_remedy(write, text, expected):
 
 
 def test_a_lazy_config_is_not_yaml(tmp_path):
+    (tmp_path / "model.py").touch()
     with pytest.raises(ConfigFileError, match=r"model\.py: a LazyConfig"):
         load_config(tmp_path / "model.py")
 

@@ -49,7 +49,8 @@ class Predictor:
 
     Args:
         config: a yaml's path, such as the ``config.yaml`` that a training leaves in its
-            ``OUTPUT_DIR``; a LazyConfig's, which runs as Python; a Detectron2 config; or a run.
+            ``OUTPUT_DIR``; a LazyConfig's, which runs as Python; a name that ``retina configs``
+            lists; a Detectron2 config; or a run.
         weights: a file; None for the config's ``MODEL.WEIGHTS``.
         overrides: of the config, ``KEY=VALUE`` or ``KEY, VALUE``.
         device: such as ``cuda:1``; by default ``MODEL.DEVICE``. Without CUDA the CPU is used.

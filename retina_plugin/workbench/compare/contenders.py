@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HOW = "write LABEL=PATH KEY=VALUE ... in one quoted argument; LABEL= and the keys may be left out"
+from retina_plugin.config.names import find_config
+from retina_plugin.config.safe_yaml import ConfigFileError
+
+HOW = "write LABEL=CONFIG KEY=VALUE ... in one quoted argument; LABEL= and the keys may be left out"
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Contender:
 
 
 def parse_contender(text: str) -> Contender:
-    """A contender from ``[LABEL=]PATH [KEY=VALUE ...]``; without a label, the file's stem.
+    """A contender from ``[LABEL=]CONFIG [KEY=VALUE ...]``; without a label, the file's stem.
 
     Raises:
         ValueError: nothing is named, the file does not exist, or the label cannot name a folder.
@@ -30,9 +33,10 @@ def parse_contender(text: str) -> Contender:
     except ValueError as error:  # nothing in it, or a quote that is not closed
         raise ValueError(f"{text!r} names no config: {HOW}") from error
     label, _, path = first.rpartition("=")
-    config_file = Path(path).expanduser()
-    if not config_file.is_file():
-        raise ValueError(f"{text!r}: there is no file {config_file}: {HOW}")
+    try:
+        config_file = find_config(path)
+    except ConfigFileError as error:
+        raise ValueError(f"{text!r}: {error} ({HOW})") from None
     if config_file.suffix == ".py":
         raise ValueError(f"{text!r}: a LazyConfig cannot be compared, write it as yaml")
     label = label or config_file.stem

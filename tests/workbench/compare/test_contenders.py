@@ -22,7 +22,7 @@ def test_the_stem_is_the_label_where_none_is_given(config):
 @pytest.mark.parametrize("text", ["", "'", "no_such.yaml", "a=", "../up={0}", "a/b={0}", "..={0}"])
 def test_what_names_no_contender_is_refused_with_the_text(config, text):
     text = text.format(f"'{config}'")
-    with pytest.raises(ValueError, match=r"no file|names no config|label") as error:
+    with pytest.raises(ValueError, match=r"no such config file|names no config|label") as error:
         parse_contender(text)
     assert repr(text) in str(error.value)
 
