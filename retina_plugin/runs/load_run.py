@@ -23,7 +23,7 @@ def load_run(
     """The run of a config file.
 
     Args:
-        config: the path of a yaml or of a LazyConfig (``.py``, which runs as Python), or a name that
+        config: the path of a yaml or of a LazyConfig (``.py``, which runs as Python); a name that
             ``retina configs`` lists; or a config or a run, of which a copy is made.
         overrides: ``KEY VALUE`` or ``KEY=VALUE``; of a LazyConfig also ``path.key=value``.
         allow_unsafe: run the Python tags of a yaml, as Detectron2 does.
