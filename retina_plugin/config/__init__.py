@@ -1,1 +1,1 @@
-"""Every key with its default, yaml files read safely, overrides with near misses, configs by name."""
+"""Every key with its default and meaning; yaml files read safely; configs by name."""

@@ -1,6 +1,8 @@
 """`retina configs`: the names that every verb takes; and each verb takes them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -77,3 +79,15 @@ def test_compare_takes_names():
     assert parse_contender("modern/atss_crowns").label == "atss_crowns"
     with pytest.raises(ValueError, match="Did you mean modern/atss_crowns"):
         parse_contender("atss_crown")
+
+
+def test_listing_does_not_import_torch():
+    """Torch alone takes seconds; a name is wanted at once."""
+    script = "import sys\nfrom retina_plugin.cli import main\n"
+    script += (
+        "main(['configs', 'atss*'], standalone_mode=False)\nassert 'torch' not in sys.modules\n"
+    )
+    run = "import sys, types; sys.modules['retina_cli'] = types.SimpleNamespace(starting=True)\n"
+    result = subprocess.run([sys.executable, "-c", run + script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "modern/atss_R_50_FPN_1x" in result.stdout
