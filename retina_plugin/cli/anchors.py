@@ -17,12 +17,12 @@ from detectron2.config import CfgNode
 from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._quiet import quiet
 from retina_plugin.cli._verb import Verb
-from retina_plugin.config.config_file import load_config
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.runs.load_run import is_lazy, load_run
 from retina_plugin.workbench.anchors.coverage import Coverage, coverage_of
 from retina_plugin.workbench.anchors.fitting import GENERATORS, FittedAnchors, fit_anchors
 from retina_plugin.workbench.anchors.pictures import draw_pictures
@@ -98,7 +98,13 @@ def command(
         register_package_paths()
         for extension in extensions:
             import_extension(extension)
-        cfg = load_config(config, [*(example_overrides(data) if data else ()), *overrides])
+        if preset is not None and is_lazy(config):
+            raise ValueError(
+                "--write makes a yaml for _BASE_, which a LazyConfig does not have: --fit shows "
+                "the anchors as overrides, which it takes"
+            )
+        run = load_run(config, [*(example_overrides(data) if data else ()), *overrides])
+        cfg = run.settings
         register_datasets(cfg)
         cover = coverage_of(cfg, split)
         fitted = None

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._verb import Verb
-from retina_plugin.config.config_file import load_config
 from retina_plugin.config.device import available_device
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.runs.load_run import load_run
 from retina_plugin.workbench.benchmark import coco_evaluation, data_loading
 from retina_plugin.workbench.benchmark.assignment import measure_assignment
 from retina_plugin.workbench.benchmark.cases import Case
@@ -158,7 +158,7 @@ def command(
 
 def _config(config_file: Path, overrides: tuple[str, ...], classes: int | None) -> CfgNode:
     """The config, on a device that is there and with a number of classes."""
-    cfg = load_config(config_file, overrides)
+    cfg = load_run(config_file, overrides).settings
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     retinanet = cfg.MODEL.RETINANET
     retinanet.NUM_CLASSES = classes or retinanet.NUM_CLASSES or DEFAULT_CLASSES

@@ -16,11 +16,11 @@ import click
 from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._quiet import quiet
 from retina_plugin.cli._verb import Verb
-from retina_plugin.config.config_file import load_config, own_keys, parse_overrides
 from retina_plugin.config.extensions import import_extension
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.runs.load_run import keys_set_in, load_run
 from retina_plugin.workbench.doctor.cleaning import write_clean
 from retina_plugin.workbench.doctor.doctor import diagnose
 from retina_plugin.workbench.doctor.screen import as_text, as_values
@@ -73,15 +73,14 @@ def command(
         for extension in extensions:
             import_extension(extension)
         words = [*(example_overrides(data) if data else ()), *overrides]
-        cfg = load_config(config, words)
+        cfg = load_run(config, words).settings
         with quiet():
             called = shlex.join([str(config), *overrides, *(["--data", data] if data else ())])
-            own = own_keys(config, words)
+            own = keys_set_in(config, words)
             diagnosis = diagnose(cfg, train=not eval_only, command=called, own=own)
         written = None
         if folder is not None:
-            keys = [key for key, _ in parse_overrides(words)]
-            written = write_clean(diagnosis, cfg, folder, base=config, overrides=keys)
+            written = write_clean(diagnosis, cfg, folder, base=config, overrides=words)
     if as_json:
         values = as_values(diagnosis)
         if written is not None:
