@@ -1,7 +1,9 @@
-"""A verb that builds or reads a detector: it needs the components."""
+"""What the verbs share: the components before they run, and a user's mistakes as messages."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -19,3 +21,22 @@ class Verb(click.Command):
         """Register, then run."""
         import_module("retina_plugin.public")
         return super().invoke(ctx)
+
+
+@contextmanager
+def user_mistakes(extensions: Sequence[str] = ()) -> Iterator[None]:
+    """End the program with the message alone where a mistake is the user's.
+
+    Args:
+        extensions: modules or files of the user's, imported first; ``package://`` paths are known
+            from then on.
+    """
+    from retina_plugin.config.extensions import import_extension
+    from retina_plugin.data.package_files import register_package_paths
+    from retina_plugin.engine.user_errors import user_errors
+
+    with user_errors():
+        register_package_paths()
+        for extension in extensions:
+            import_extension(extension)
+        yield

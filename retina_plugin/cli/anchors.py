@@ -10,25 +10,22 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from detectron2.config import CfgNode
 
 from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._quiet import quiet
-from retina_plugin.cli._verb import Verb
-from retina_plugin.config.extensions import import_extension
-from retina_plugin.data.coco_registration import register_datasets
+from retina_plugin.cli._verb import Verb, user_mistakes
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
-from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.runs.load_run import is_lazy, load_run
-from retina_plugin.workbench.anchors.coverage import Coverage, coverage_of
-from retina_plugin.workbench.anchors.fitting import GENERATORS, FittedAnchors, fit_anchors
-from retina_plugin.workbench.anchors.pictures import draw_pictures
-from retina_plugin.workbench.anchors.preset import preset_text
-from retina_plugin.workbench.anchors.summary import as_dict, as_text
-from retina_plugin.workbench.anchors.verdict import verdict
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from retina_plugin.workbench.anchors.coverage import Coverage
+    from retina_plugin.workbench.anchors.fitting import FittedAnchors
+
+GENERATORS = ("octave", "default")  # as in workbench/anchors/fitting.py; a test compares
 
 
 @click.command(name="anchors", cls=Verb)
@@ -37,9 +34,7 @@ from retina_plugin.workbench.anchors.verdict import verdict
 @click.option("--split", default="train", show_default=True, type=click.Choice(["train", "test"]))
 @click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the config's own.")
 @click.option("--fit", is_flag=True, help="Search sizes and ratios that fit better.")
-@click.option(
-    "--generator", type=click.Choice(list(GENERATORS)), help="To fit.  [default: the config's]"
-)
+@click.option("--generator", type=click.Choice(GENERATORS), help="To fit.  [default: the config's]")
 @click.option(
     "--anchors-per-cell", type=click.IntRange(1), help="To fit.  [default: the config's number]"
 )
@@ -91,20 +86,19 @@ def command(
       retina anchors my.yaml --json DATASETS.COCO.TRAIN.JSON=a.json DATASETS.COCO.TRAIN.IMAGES=a
     Exit codes: 0 done, 1 the config or the data are wrong, 2 the command is wrong.
     """
+    from retina_plugin.config.config_file import load_config
+    from retina_plugin.data.coco_registration import register_datasets
+    from retina_plugin.workbench.anchors.coverage import coverage_of
+    from retina_plugin.workbench.anchors.fitting import fit_anchors
+    from retina_plugin.workbench.anchors.pictures import draw_pictures
+    from retina_plugin.workbench.anchors.summary import as_dict, as_text
+    from retina_plugin.workbench.anchors.verdict import verdict
+
     if preset is None and not fit and (generator or anchors_per_cell or per_level):
         raise click.UsageError("--generator, --anchors-per-cell and --per-level need --fit")
-    with user_errors(), quiet():
+    with user_mistakes(extensions), quiet():
         _check(preset, overwrite=overwrite)
-        register_package_paths()
-        for extension in extensions:
-            import_extension(extension)
-        if preset is not None and is_lazy(config):
-            raise ValueError(
-                "--write makes a yaml for _BASE_, which a LazyConfig does not have: --fit shows "
-                "the anchors as overrides, which it takes"
-            )
-        run = load_run(config, [*(example_overrides(data) if data else ()), *overrides])
-        cfg = run.settings
+        cfg = load_config(config, [*(example_overrides(data) if data else ()), *overrides])
         register_datasets(cfg)
         cover = coverage_of(cfg, split)
         fitted = None
@@ -155,6 +149,8 @@ def _write(
 ) -> list[Path]:
     if path is None or fitted is None:
         return []
+    from retina_plugin.workbench.anchors.preset import preset_text
+
     names = ", ".join(cfg.DATASETS[split.upper()])
     data = f"{names}, {fitted.whole.before.boxes} boxes as the network sees them"
     called = shlex.join(["retina", *sys.argv[1:]])

@@ -8,21 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import torch
-from tqdm import tqdm
 
-from retina_plugin.cli._verb import Verb
+from retina_plugin.cli._verb import Verb, user_mistakes
 from retina_plugin.cli.benchmark import Size
-from retina_plugin.config.device import available_device
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.registry import unknown_name
-from retina_plugin.workbench.benchmark.backbone_variants import FULL, HEADS, TINY
-from retina_plugin.workbench.benchmark.backbones import as_markdown, measure_backbones
-from retina_plugin.workbench.benchmark.cases import Case
-from retina_plugin.workbench.benchmark.report import environment, heading
 
 CLASSES, BOXES = 80, 10
-TINY_CASE = Case(images=2, boxes=4, height=96, width=96, classes=3)
+TINY_CASE = {"images": 2, "boxes": 4, "height": 96, "width": 96, "classes": 3}
 
 
 @click.command(name="backbones", cls=Verb)
@@ -56,17 +47,27 @@ def command(
       retina backbones --only ResNet-50 --only Swin-T --size 320x320 --batch 1
     Exit codes: 0 all rows are there, 1 a row failed, 2 the command is wrong.
     """
+    import torch
+    from tqdm import tqdm
+
+    from retina_plugin.config.device import available_device
+    from retina_plugin.registry import unknown_name
+    from retina_plugin.workbench.benchmark.backbone_variants import FULL, HEADS, TINY
+    from retina_plugin.workbench.benchmark.backbones import as_markdown, measure_backbones
+    from retina_plugin.workbench.benchmark.cases import Case
+    from retina_plugin.workbench.benchmark.report import environment, heading
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("retina_plugin.workbench.benchmark").setLevel(logging.INFO)
     torch.set_flush_denormal(True)
     try:
-        with user_errors():
+        with user_mistakes():
             known = TINY if tiny else FULL
             for name in only:
                 if name not in [variant.name for variant in known]:
                     raise unknown_name("--only", name, [variant.name for variant in known])
             chosen = [x for x in known if not only or x.name in only]
-            case = TINY_CASE if tiny else Case(batch, BOXES, *size, CLASSES)
+            case = Case(**TINY_CASE) if tiny else Case(batch, BOXES, *size, CLASSES)
             device = available_device(device, "--device")
             facts = [environment(torch.device(device)), {**asdict(case), "repeats": repeats}]
             click.echo(heading(*facts))

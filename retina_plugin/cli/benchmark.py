@@ -5,45 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
-from detectron2.config import CfgNode
-from tqdm import tqdm
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb
-from retina_plugin.config.device import available_device
-from retina_plugin.config.extensions import import_extension
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.runs.load_run import load_run
-from retina_plugin.workbench.benchmark import coco_evaluation, data_loading
-from retina_plugin.workbench.benchmark.assignment import measure_assignment
-from retina_plugin.workbench.benchmark.cases import Case
-from retina_plugin.workbench.benchmark.classification_loss import measure_classification_loss
-from retina_plugin.workbench.benchmark.contenders import build_contenders
-from retina_plugin.workbench.benchmark.inference import measure_inference
-from retina_plugin.workbench.benchmark.report import as_dict, as_text, environment, heading
-from retina_plugin.workbench.benchmark.resident import measure_resident
-from retina_plugin.workbench.benchmark.rows import PLUGIN, Part, Row
-from retina_plugin.workbench.benchmark.scaling import (
-    POINTS,
-    QUICK_POINTS,
-    draw_scaling,
-    measure_scaling,
-)
-from retina_plugin.workbench.benchmark.step import measure_step
+from retina_plugin.cli._verb import Verb, user_mistakes
 
-PARTS: dict[str, Callable[..., Part]] = {
-    "step": measure_step,
-    "assignment": measure_assignment,
-    "loss": measure_classification_loss,
-    "inference": measure_inference,
-    "resident": measure_resident,
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from retina_plugin.workbench.benchmark.cases import Case
+    from retina_plugin.workbench.benchmark.rows import Part
+
+# Each measured by measure_<module> of retina_plugin.workbench.benchmark.<module>
+PARTS = {
+    "step": "step",
+    "assignment": "assignment",
+    "loss": "classification_loss",
+    "inference": "inference",
+    "resident": "resident",
 }
 BESIDE = ("data", "coco-evaluation")  # of their own data, asked for by name
 COCO_EVALUATION = {"images": 500, "detections": 30_000, "classes": 80}
@@ -122,14 +106,17 @@ def command(
       retina benchmark --config-file a.yaml --against stock --scaling output/scaling
     Exit codes: 0 measured, 1 the config cannot be, 2 the command is wrong.
     """
+    import torch
+
+    from retina_plugin.workbench.benchmark.cases import Case
+    from retina_plugin.workbench.benchmark.report import environment, heading
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("retina_plugin.workbench.benchmark").setLevel(logging.INFO)
     torch.manual_seed(0)
     torch.set_flush_denormal(True)  # first: the threads of the first parallel operator inherit it
     try:
-        with user_errors():
-            for extension in extensions:
-                import_extension(extension)
+        with user_mistakes(extensions):
             cfg = _config(config_file, overrides, classes)
             case = Case(
                 batch, boxes, *size, cfg.MODEL.RETINANET.NUM_CLASSES, len(cfg.MODEL.PIXEL_MEAN)
@@ -158,7 +145,10 @@ def command(
 
 def _config(config_file: Path, overrides: tuple[str, ...], classes: int | None) -> CfgNode:
     """The config, on a device that is there and with a number of classes."""
-    cfg = load_run(config_file, overrides).settings
+    from retina_plugin.config.config_file import load_config
+    from retina_plugin.config.device import available_device
+
+    cfg = load_config(config_file, overrides)
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     retinanet = cfg.MODEL.RETINANET
     retinanet.NUM_CLASSES = classes or retinanet.NUM_CLASSES or DEFAULT_CLASSES
@@ -174,6 +164,11 @@ def _measure(
     extensions: tuple[str, ...],
 ) -> dict[str, Any]:
     """Print each part's table as soon as it is there; returns them all for json."""
+    from tqdm import tqdm
+
+    from retina_plugin.workbench.benchmark.contenders import build_contenders
+    from retina_plugin.workbench.benchmark.report import as_dict, as_text
+
     contenders, notes, found = [], [], {}
     if any(name in PARTS for name in parts):
         contenders, notes = build_contenders(
@@ -182,7 +177,8 @@ def _measure(
         notes.append("numbers too small for the CPU's fast path (denormals) are 0")
     for name in tqdm(parts, unit="part", disable=None):
         if name in PARTS:
-            part = PARTS[name](contenders, repeats)
+            module = import_module(f"retina_plugin.workbench.benchmark.{PARTS[name]}")
+            part = getattr(module, f"measure_{PARTS[name]}")(contenders, repeats)
         else:
             part = _data(cfg) if name == "data" else _coco_evaluation(repeats)
         found[name] = as_dict(part)
@@ -194,6 +190,9 @@ def _measure(
 
 def _data(cfg: CfgNode) -> Part:
     """Images a second of the training data, or of synthetic files where there are none."""
+    from retina_plugin.workbench.benchmark import data_loading
+    from retina_plugin.workbench.benchmark.rows import Part, Row
+
     workers = cfg.DATALOADER.NUM_WORKERS
     found = data_loading.measure(cfg, images=IMAGES_LOADED, workers=workers)
     rows = [Row(f"{kind}: images", "1/s", found[kind]) for kind in ("mapper", "loader")]
@@ -207,6 +206,9 @@ def _data(cfg: CfgNode) -> Part:
 
 def _coco_evaluation(repeats: int) -> Part:
     """The evaluator's time against pycocotools', on synthetic detections."""
+    from retina_plugin.workbench.benchmark import coco_evaluation
+    from retina_plugin.workbench.benchmark.rows import PLUGIN, Part, Row
+
     found = coco_evaluation.compare(**COCO_EVALUATION, repeats=repeats)
     rows = [
         Row("evaluation", "s", found["samples"]),
@@ -220,6 +222,13 @@ def _scale(
     cfg: CfgNode, case: Case, stock: bool, repeats: int, folder: Path, quick: bool
 ) -> dict[str, Any]:
     """The picture and its numbers; returns them for ``--json`` as well."""
+    from retina_plugin.workbench.benchmark.scaling import (
+        POINTS,
+        QUICK_POINTS,
+        draw_scaling,
+        measure_scaling,
+    )
+
     points = measure_scaling(
         cfg, case, repeats, against_stock=stock, points=QUICK_POINTS if quick else POINTS
     )

@@ -7,21 +7,15 @@ run is not trained again, an interrupted one goes on from its last checkpoint.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from retina_plugin.cli._verb import Verb
-from retina_plugin.config.extensions import import_extension
-from retina_plugin.data.coco_json import write_json
+from retina_plugin.cli._verb import Verb, user_mistakes
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
-from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.workbench.compare.contenders import parse_contenders
-from retina_plugin.workbench.compare.page import write_comparison
-from retina_plugin.workbench.compare.plot import draw_comparison
-from retina_plugin.workbench.compare.pool import carry_out
-from retina_plugin.workbench.compare.runs import Run, plan_runs
-from retina_plugin.workbench.compare.summary import as_text, results_of
+
+if TYPE_CHECKING:
+    from retina_plugin.workbench.compare.runs import Run
 
 
 @click.command(name="compare", cls=Verb)
@@ -59,10 +53,15 @@ def command(
       retina compare crowns b.yaml --data crowns --images 3000 --dry-run
     Exit codes: 0 all runs are done, 1 some failed or a config is wrong, 2 the command is wrong.
     """
-    with user_errors():
-        register_package_paths()
-        for extension in extensions:
-            import_extension(extension)
+    from retina_plugin.data.coco_json import write_json
+    from retina_plugin.workbench.compare.contenders import parse_contenders
+    from retina_plugin.workbench.compare.page import write_comparison
+    from retina_plugin.workbench.compare.plot import draw_comparison
+    from retina_plugin.workbench.compare.pool import carry_out
+    from retina_plugin.workbench.compare.runs import plan_runs
+    from retina_plugin.workbench.compare.summary import as_text, results_of
+
+    with user_mistakes(extensions):
         runs = plan_runs(
             parse_contenders(configs),
             seeds=range(1, seeds + 1),

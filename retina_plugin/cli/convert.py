@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
-import torch
-from detectron2.modeling import build_model
 
-from retina_plugin.checkpoint.config_text import config_text
-from retina_plugin.checkpoint.conversion import Conversion
-from retina_plugin.checkpoint.convert import MMDETECTION, OWN, TORCHVISION, convert_file
-from retina_plugin.checkpoint.report import WeightReport, counted, first
-from retina_plugin.checkpoint.torchvision_retinanet import EPS
-from retina_plugin.cli._verb import Verb
-from retina_plugin.config.config_file import load_config
-from retina_plugin.engine.user_errors import user_errors
+from retina_plugin.cli._verb import Verb, user_mistakes
 
+if TYPE_CHECKING:
+    from retina_plugin.checkpoint.conversion import Conversion
+    from retina_plugin.checkpoint.report import WeightReport
+
+# As in checkpoint/convert.py, whose import takes seconds; a test compares them
+OWN, TORCHVISION, MMDETECTION = "retina_plugin", "torchvision", "mmdetection"
+EPS = 1e-5
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -73,7 +72,9 @@ def command(
       retina convert model_final.pth for_torchvision.pth --to torchvision
     Exit codes: 0 written, 1 it cannot be converted, 2 the command is wrong.
     """
-    with user_errors():
+    from retina_plugin.checkpoint.convert import convert_file
+
+    with user_mistakes():
         _check_files(source, target, config_out, wanted=wanted, overwrite=overwrite)
         conversion = convert_file(
             source,
@@ -96,6 +97,12 @@ def check(conversion: Conversion, source: Path) -> WeightReport:
     Raises:
         ValueError: they differ; names them.
     """
+    from detectron2.modeling import build_model
+
+    from retina_plugin.checkpoint.config_text import config_text
+    from retina_plugin.checkpoint.report import WeightReport, counted
+    from retina_plugin.config.config_file import load_config
+
     with TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(config_text(conversion, weights=source, path=path))
@@ -137,6 +144,10 @@ def _check_files(
 
 def _write(conversion: Conversion, target: Path, config_out: Path | None, wanted: str) -> None:
     """The files, each at once: nothing half-written stays."""
+    import torch
+
+    from retina_plugin.checkpoint.config_text import config_text
+
     content = {"model": conversion.state} if wanted == OWN else conversion.state
     beside = target.with_name(f"{target.name}.part")
     try:
@@ -152,6 +163,8 @@ def _write(conversion: Conversion, target: Path, config_out: Path | None, wanted
 
 
 def _summary(conversion: Conversion, report: str, target: Path, config_out: Path | None) -> str:
+    from retina_plugin.checkpoint.report import first
+
     lines = [report]
     if conversion.dropped:
         lines.append(f"* {len(conversion.dropped)} not needed: {first(conversion.dropped)}")

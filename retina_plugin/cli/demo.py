@@ -5,27 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from detectron2.config import CfgNode
-from detectron2.utils.logger import setup_logger
-from tabulate import tabulate
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb
-from retina_plugin.data.coco_json import SplitPaths
-from retina_plugin.data.coco_registration import register_datasets
+from retina_plugin.cli._verb import Verb, user_mistakes
 from retina_plugin.data.example_data import EXAMPLES, data_overrides, default_folder
-from retina_plugin.engine.setup import argument_parser, setup
-from retina_plugin.engine.trainer import RetinaTrainer
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.evaluation.curves import draw_curves
-from retina_plugin.evaluation.pictures import draw_pairs
-from retina_plugin.workbench.end_report import report_run
-from retina_plugin.workbench.job import consult_doctor
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from retina_plugin.data.coco_json import SplitPaths
 
 PREPARE, TESTS = EXAMPLES["crowns"]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -56,9 +48,12 @@ def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...])
       retina demo SOLVER.MAX_ITER 100
     Exit codes: 0 done, 1 data, config or training failed, 2 the command is wrong.
     """
+    from retina_plugin.engine.trainer import RetinaTrainer
+    from retina_plugin.workbench.end_report import report_run
+
     begin = time.monotonic()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with user_errors():
+    with user_mistakes():
         paths = PREPARE(default_folder("crowns"))
         cfg = _config(config_file, out, ["SEED", str(seed), *overrides], paths)
         trainer = RetinaTrainer(cfg)
@@ -83,7 +78,11 @@ def _config(
     config_file: Path, out: Path, overrides: list[str], paths: dict[str, SplitPaths]
 ) -> CfgNode:
     """The checked config, on the data that were just prepared."""
-    arguments: Namespace = argument_parser().parse_args(["--config-file", str(config_file)])
+    from retina_plugin.engine.arguments import argument_parser
+    from retina_plugin.engine.setup import setup
+    from retina_plugin.workbench.job import consult_doctor
+
+    arguments = argument_parser().parse_args(["--config-file", str(config_file)])
     data = data_overrides("crowns", paths, ["val"])
     arguments.opts = [*data, "OUTPUT_DIR", str(out), *overrides]
     _keep_dumps_off_the_screen(out)
@@ -92,6 +91,8 @@ def _config(
 
 def _keep_dumps_off_the_screen(out: Path) -> None:
     """Detectron2 logs the whole environment, config and model; ``log.txt`` has them all."""
+    from detectron2.utils.logger import setup_logger
+
     detectron2 = setup_logger(str(out), distributed_rank=0)  # as default_setup will, and finds it
     for handler in detectron2.handlers:
         if getattr(handler, "stream", None) is sys.stdout:  # the file is a stream as well
@@ -100,6 +101,8 @@ def _keep_dumps_off_the_screen(out: Path) -> None:
 
 def _test_config(cfg: CfgNode, paths: dict[str, SplitPaths]) -> CfgNode:
     """The same with all three sets to evaluate on."""
+    from retina_plugin.data.coco_registration import register_datasets
+
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TEST = ()
@@ -113,6 +116,9 @@ def _test_config(cfg: CfgNode, paths: dict[str, SplitPaths]) -> CfgNode:
 
 def _draw(out: Path) -> None:
     """All pictures of the run."""
+    from retina_plugin.evaluation.curves import draw_curves
+    from retina_plugin.evaluation.pictures import draw_pairs
+
     draw_curves(out / "metrics.json", out / "curves.png")
     for name in TESTS:
         predictions = out / "inference" / f"crowns_{name}" / "coco_instances_results.json"
@@ -121,6 +127,8 @@ def _draw(out: Path) -> None:
 
 def _summary(results: dict[str, Any], made: dict[Path, str], seed: int, minutes: float) -> str:
     """The AP table, and what is where."""
+    from tabulate import tabulate
+
     rows = [
         [title, *(results[f"crowns_{name}"]["bbox"][metric] for metric in METRICS)]
         for name, title in TESTS.items()

@@ -15,15 +15,8 @@ import click
 
 from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._quiet import quiet
-from retina_plugin.cli._verb import Verb
-from retina_plugin.config.extensions import import_extension
+from retina_plugin.cli._verb import Verb, user_mistakes
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
-from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.runs.load_run import keys_set_in, load_run
-from retina_plugin.workbench.doctor.cleaning import write_clean
-from retina_plugin.workbench.doctor.doctor import diagnose
-from retina_plugin.workbench.doctor.screen import as_text, as_values
 
 WIDTH = 100  # characters, at most
 
@@ -68,19 +61,22 @@ def command(
     Exit codes: 0 no errors, 1 errors (with --strict warnings too) or a config that cannot be read,
     2 the command is wrong, such as a config that is not there.
     """
-    with user_errors():
-        register_package_paths()
-        for extension in extensions:
-            import_extension(extension)
+    from retina_plugin.config.config_file import load_config, own_keys, parse_overrides
+    from retina_plugin.workbench.doctor.cleaning import write_clean
+    from retina_plugin.workbench.doctor.doctor import diagnose
+    from retina_plugin.workbench.doctor.screen import as_text, as_values
+
+    with user_mistakes(extensions):
         words = [*(example_overrides(data) if data else ()), *overrides]
-        cfg = load_run(config, words).settings
+        cfg = load_config(config, words)
         with quiet():
             called = shlex.join([str(config), *overrides, *(["--data", data] if data else ())])
-            own = keys_set_in(config, words)
+            own = own_keys(config, words)
             diagnosis = diagnose(cfg, train=not eval_only, command=called, own=own)
         written = None
         if folder is not None:
-            written = write_clean(diagnosis, cfg, folder, base=config, overrides=words)
+            keys = [key for key, _ in parse_overrides(words)]
+            written = write_clean(diagnosis, cfg, folder, base=config, overrides=keys)
     if as_json:
         values = as_values(diagnosis)
         if written is not None:

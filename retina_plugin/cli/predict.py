@@ -8,23 +8,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from tqdm import tqdm
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb
-from retina_plugin.config.extensions import import_extension
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.inference.prediction.image_ids import CocoIds
-from retina_plugin.inference.prediction.pictures import PictureOutput
-from retina_plugin.inference.prediction.predictor import Predictor
-from retina_plugin.inference.prediction.results import Output, close_all
-from retina_plugin.inference.prediction.run import Summary, predict_sources
-from retina_plugin.inference.prediction.sources import STDIN, Sources, find_sources
-from retina_plugin.inference.prediction.video import count_frames, require_av
-from retina_plugin.inference.prediction.writers import FORMATS, CocoOutput, JsonOutput
+from retina_plugin.cli._verb import Verb, user_mistakes
 
+if TYPE_CHECKING:
+    from retina_plugin.inference.prediction.image_ids import CocoIds
+    from retina_plugin.inference.prediction.predictor import Predictor
+    from retina_plugin.inference.prediction.results import Output
+    from retina_plugin.inference.prediction.run import Summary
+    from retina_plugin.inference.prediction.sources import Sources
+
+FORMATS = ("coco", "csv", "yolo")  # as in inference/prediction/writers.py; a test compares
+STDIN = "-"
 OUT = Path("output/predict")
 SOME_FAILED, NOTHING_DONE = 1, 2  # exit codes
 SHOWN = 5  # file names of a kind
@@ -108,11 +107,15 @@ def command(
     Exit codes: 0 all fine, 1 some files could not be read, the others are done, 2 nothing was done:
     command line, config or weights are wrong.
     """
+    from retina_plugin.inference.prediction.image_ids import CocoIds
+    from retina_plugin.inference.prediction.predictor import Predictor
+    from retina_plugin.inference.prediction.results import close_all
+    from retina_plugin.inference.prediction.sources import find_sources
+    from retina_plugin.inference.prediction.writers import JsonOutput
+
     try:
-        with user_errors():
+        with user_mistakes(extensions):
             out = out or (None if as_json else OUT)
-            for extension in extensions:
-                import_extension(extension)
             kinds = _kinds(formats)
             sources = find_sources(
                 inputs, click.get_text_stream("stdin") if STDIN in inputs else ()
@@ -135,7 +138,7 @@ def command(
         raise SystemExit(NOTHING_DONE) from None
     for_script = JsonOutput()
     try:
-        with user_errors():
+        with user_mistakes():
             summary = _predict(
                 predictor,
                 sources,
@@ -166,6 +169,8 @@ def _check(
     sources: Sources, out: Path | None, images_json: Path | None, *, overwrite: bool
 ) -> None:
     """Refuse what cannot be before the detector is built."""
+    from retina_plugin.inference.prediction.video import require_av
+
     videos = [source.path for source in sources.files if source.is_video]
     if videos:
         require_av(videos[0])
@@ -190,6 +195,9 @@ def _check(
 def _outputs(
     predictor: Predictor, out: Path | None, kinds: list[str], *, pictures: bool, has_ids: bool
 ) -> list[Output]:
+    from retina_plugin.inference.prediction.pictures import PictureOutput
+    from retina_plugin.inference.prediction.writers import FORMATS, CocoOutput
+
     if out is None:
         return []
     outputs: list[Output] = [PictureOutput(out)] if pictures else []
@@ -203,6 +211,11 @@ def _predict(
     predictor: Predictor, sources: Sources, outputs: list[Output], *, ids: CocoIds, pictures: bool
 ) -> Summary:
     """With a bar on stderr, that failures are printed above."""
+    from tqdm import tqdm
+
+    from retina_plugin.inference.prediction.run import predict_sources
+    from retina_plugin.inference.prediction.video import count_frames
+
     counts = [count_frames(x.path) if x.is_video else 1 for x in sources.files]
     total = None if None in counts else sum(counts)
     with tqdm(total=total, unit="image", file=sys.stderr, disable=None) as bar:

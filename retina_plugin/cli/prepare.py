@@ -11,11 +11,10 @@ from pathlib import Path
 
 import click
 
-from retina_plugin.cli._verb import Verb
 from retina_plugin.data.example_data import EXAMPLES, default_folder
 
 
-@click.command(name="prepare", cls=Verb)
+@click.command(name="prepare")
 @click.argument("name", type=click.Choice(list(EXAMPLES)), metavar="[crowns|digits]")
 @click.option(
     "--out",

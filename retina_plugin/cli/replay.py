@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb
-from retina_plugin.config.device import available_device
-from retina_plugin.config.extensions import import_extension
-from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.workbench.replay import Replay, draw_step, replay
+from retina_plugin.cli._verb import Verb, user_mistakes
+
+if TYPE_CHECKING:
+    from retina_plugin.workbench.replay import Replay
 
 NOT_REPRODUCED = 1
 
@@ -54,10 +53,10 @@ def command(
     Nothing in FILE can run code. Components of your own need --import, as in the training; a
     LazyConfig's training needs --config-file, with the overrides it was trained with.
     """
-    with user_errors():
-        register_package_paths()
-        for extension in extensions:
-            import_extension(extension)
+    from retina_plugin.config.device import available_device
+    from retina_plugin.workbench.replay import draw_step, replay
+
+    with user_mistakes(extensions):
         device = available_device(device, "--device") if device else ""
         result = replay(
             file, config_file=str(config_file or ""), overrides=overrides, device=device

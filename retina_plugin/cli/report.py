@@ -12,22 +12,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from retina_plugin.cli._verb import Verb
-from retina_plugin.config.extensions import import_extension
-from retina_plugin.data.package_files import register_package_paths
-from retina_plugin.engine.user_errors import user_errors
-from retina_plugin.evaluation.analysis.comparison import Comparison, compare
-from retina_plugin.evaluation.analysis.results import Analysis
-from retina_plugin.evaluation.analysis.text import as_text, comparison_text
-from retina_plugin.workbench.report.evaluated_sets import EvaluatedSet, find_sets
-from retina_plugin.workbench.report.page import PAGE, Say, group_fields, twin_of, write_report
-from retina_plugin.workbench.report.run_folder import RunFolder, read_run
-from retina_plugin.workbench.report.set_page import judge
+from retina_plugin.cli._verb import Verb, user_mistakes
 
+if TYPE_CHECKING:
+    from retina_plugin.evaluation.analysis.comparison import Comparison
+    from retina_plugin.evaluation.analysis.results import Analysis
+    from retina_plugin.workbench.report.evaluated_sets import EvaluatedSet
+    from retina_plugin.workbench.report.page import Say
+    from retina_plugin.workbench.report.run_folder import RunFolder
+
+PAGE = "report.html"  # as in workbench/report/page.py, whose import takes seconds; a test compares
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -86,10 +84,11 @@ def command(
     Exit codes: 0 the page is written, or the numbers are printed, 1 RUN, or a file that it needs,
     cannot be used, 2 the command is wrong.
     """
-    with user_errors():
-        register_package_paths()
-        for extension in extensions:
-            import_extension(extension)
+    from retina_plugin.workbench.report.evaluated_sets import find_sets
+    from retina_plugin.workbench.report.page import group_fields, write_report
+    from retina_plugin.workbench.report.run_folder import read_run
+
+    with user_mistakes(extensions):
         folder = read_run(run)
         sets = _moved(find_sets(folder, names=names), json_gt, images)
         fields = group_by or group_fields(folder)
@@ -133,6 +132,11 @@ def _printed(
     form: str, sets: list[EvaluatedSet], other: RunFolder | None, options: dict[str, Any]
 ) -> str:
     """The numbers of each data set; over another run, where there is one."""
+    from retina_plugin.evaluation.analysis.comparison import Comparison, compare
+    from retina_plugin.evaluation.analysis.text import as_text, comparison_text
+    from retina_plugin.workbench.report.page import twin_of
+    from retina_plugin.workbench.report.set_page import judge
+
     if not sets:
         raise ValueError("the run has no detections: nothing to count")
     for one in sets:

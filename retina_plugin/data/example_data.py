@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retina_plugin.data.coco_json import SplitPaths
-from retina_plugin.data.crowns import prepare_crowns
-from retina_plugin.data.digits import prepare_digits
 
 
 class ExampleData(NamedTuple):
@@ -19,16 +17,29 @@ class ExampleData(NamedTuple):
     tests: dict[str, str]
 
 
+def _prepare_crowns(folder: Path) -> dict[str, SplitPaths]:
+    from retina_plugin.data.crowns import prepare_crowns
+
+    return prepare_crowns(folder)
+
+
+def _prepare_digits(folder: Path) -> dict[str, SplitPaths]:
+    from retina_plugin.data.digits import prepare_digits
+
+    return prepare_digits(folder)
+
+
+# The functions import what they need: the names below are choices of the command line's help.
 EXAMPLES = {
     "crowns": ExampleData(
-        prepare_crowns,
+        _prepare_crowns,
         {
             "val": "validation strip of YELL_528 (tuned on)",
             "yell_541": "YELL_541 (test: same site, other photograph)",
             "osbs_029": "OSBS_029 (test: other site)",
         },
     ),
-    "digits": ExampleData(prepare_digits, {"val": "validation images"}),
+    "digits": ExampleData(_prepare_digits, {"val": "validation images"}),
 }
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from retina_plugin.config.device import available_device
 from retina_plugin.config.extensions import import_extension
-from retina_plugin.config.names import find_config
-from retina_plugin.config.safe_yaml import ConfigFileError
 from retina_plugin.data.checks import check_datasets
 from retina_plugin.data.class_counts import fill_class_counts
 from retina_plugin.data.coco_registration import register_datasets
@@ -29,48 +27,6 @@ from retina_plugin.inference.tiled_inference import prepare_tiles
 from retina_plugin.runs.load_run import load_run
 
 logger = logging.getLogger(__name__)
-
-
-def argument_parser() -> ArgumentParser:
-    """Detectron2's arguments and the plugin's; on one machine workers meet at a free port."""
-    stock = default_argument_parser()
-    parser = ArgumentParser(
-        parents=[stock],
-        add_help=False,  # stock has it
-        conflict_handler="resolve",  # --config-file of stock is any text
-        formatter_class=stock.formatter_class,
-        epilog=stock.epilog,
-    )
-    parser.set_defaults(dist_url="auto")  # with Detectron2's port a user's second run fails
-    parser.add_argument(
-        "--config-file",
-        default="",
-        type=_config_file,
-        metavar="CONFIG",
-        help="path of a yaml config or LazyConfig, or a name that `retina configs` lists",
-    )
-    parser.add_argument(
-        "--allow-unsafe-yaml",
-        action="store_true",
-        help="run the Python tags of yaml configs, as Detectron2 does: only for files you trust",
-    )
-    parser.add_argument(
-        "--import",
-        dest="extensions",
-        metavar="MODULE",
-        action="append",
-        default=[],
-        help="import a module or a .py file of yours first, to register its components",
-    )
-    return parser
-
-
-def _config_file(name: str) -> str:
-    """The path of a config, for argparse, which says which argument is wrong."""
-    try:
-        return str(find_config(name)) if name else ""
-    except ConfigFileError as error:
-        raise ArgumentTypeError(str(error)) from None
 
 
 Check = Callable[[CfgNode, Namespace], None]
@@ -87,7 +43,7 @@ def setup(args: Namespace, check: Check = check_data) -> CfgNode:
     With ``args.eval_only`` nothing is asked of the training data: they need not be there.
 
     Args:
-        args: of :func:`argument_parser`.
+        args: of :func:`engine.arguments.parse_arguments`.
         check: raises ``DataError`` where nothing should be trained; called once, on the first
             worker. The programs hand in ``workbench.job.consult_doctor``.
 

@@ -7,10 +7,9 @@ from click.testing import CliRunner
 from detectron2.data import DatasetCatalog
 from torch import nn
 
-from retina_plugin.cli import backbones as verb
 from retina_plugin.cli import main
 from retina_plugin.registry import BACKBONES
-from retina_plugin.workbench.benchmark import backbones
+from retina_plugin.workbench.benchmark import backbone_variants, backbones
 from retina_plugin.workbench.benchmark.backbone_variants import (
     FULL,
     HEADS,
@@ -80,7 +79,7 @@ def test_a_loss_that_does_not_fall_is_a_failure(monkeypatch):
 
 def test_a_package_that_is_missing(monkeypatch):
     variant = Variant("theirs", "timm", "Timm", {}, needs="no_such_package")
-    monkeypatch.setattr(verb, "TINY", (variant,))
+    monkeypatch.setattr(backbone_variants, "TINY", (variant,))
     assert "| theirs" in (output := run()) and "no_such_package is not installed" in output
 
 

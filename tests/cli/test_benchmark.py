@@ -77,7 +77,7 @@ def test_the_parts_of_their_own_data(config_file, monkeypatch, tmp_path):
 
 
 def test_scaling(config_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(verb, "QUICK_POINTS", {"boxes": (1, 5)})
+    monkeypatch.setattr(scaling, "QUICK_POINTS", {"boxes": (1, 5)})
     output = benchmark(
         config_file, "--scaling", str(tmp_path), "--quick", "--json", str(tmp_path / "s.json")
     )

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from retina_plugin.cli import VerbGroup, main
 from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.config.names import find_config, list_configs
-from retina_plugin.engine.setup import argument_parser
+from retina_plugin.engine.arguments import argument_parser
 from retina_plugin.workbench.compare.contenders import parse_contender
 
 VERBS = VerbGroup().list_commands(click.Context(main))

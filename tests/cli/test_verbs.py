@@ -31,13 +31,15 @@ def words(line):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_examples_parse(verb):
+def test_the_examples_parse(verb, capsys):
     command = main.get_command(click.Context(main), verb)
     for arguments in examples(verb):
         try:
             command.make_context(verb, list(arguments))
         except click.BadParameter as error:  # the files of an example are the reader's
             assert "does not exist" in error.message, (arguments, error.message)
+        except SystemExit:  # of argparse
+            assert "does not exist" in capsys.readouterr().err, arguments
 
 
 @pytest.mark.parametrize("verb", VERBS)

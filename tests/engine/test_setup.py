@@ -23,7 +23,8 @@ from retina_plugin.config.extensions import import_extension
 from retina_plugin.config.safe_yaml import ConfigFileError, UnsafeYamlError
 from retina_plugin.data.findings import DataError
 from retina_plugin.engine import user_errors as module
-from retina_plugin.engine.setup import argument_parser, setup
+from retina_plugin.engine.arguments import argument_parser
+from retina_plugin.engine.setup import setup
 from retina_plugin.engine.user_errors import user_errors
 from retina_plugin.registry import BOX_LOSSES, UnknownNameError
 from retina_plugin.workbench.job import consult_doctor

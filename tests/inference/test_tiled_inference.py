@@ -14,7 +14,8 @@ from retina_plugin import TiledDetector, add_retina_config
 from retina_plugin.data.coco_json import CocoDataset, SplitPaths
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.engine import trainer as engine_trainer
-from retina_plugin.engine.setup import argument_parser, setup
+from retina_plugin.engine.arguments import argument_parser
+from retina_plugin.engine.setup import setup
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.inference.tiled_inference import prepare_tiles, tile_inference
 

@@ -19,7 +19,7 @@ from retina_plugin.config.config_file import load_config
 from retina_plugin.config.lazy_file import load_lazy
 from retina_plugin.config.safe_yaml import ConfigFileError
 from retina_plugin.engine import trainer
-from retina_plugin.engine.setup import argument_parser
+from retina_plugin.engine.arguments import argument_parser
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.registry import UnknownNameError
 from retina_plugin.runs.load_run import load_run

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from retina_plugin.data.coco_json import write_json
+from retina_plugin.engine.arguments import argument_parser
 from retina_plugin.engine.peak_memory import peak_memory_bytes
-from retina_plugin.engine.setup import argument_parser, setup
+from retina_plugin.engine.setup import setup
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.engine.user_errors import user_errors
 from retina_plugin.evaluation.curves import read_metrics
