@@ -19,7 +19,7 @@ import difflib
 import importlib
 import logging
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -75,6 +75,7 @@ class Role(Registry):
         mirror: Registry | None = None,
     ) -> None:
         super().__init__(name)
+        self.name = name
         self.node = node
         self.default = default
         self.selector = selector or f"{node}.{NAME}"
@@ -123,6 +124,15 @@ class Role(Registry):
         if name not in self:
             raise unknown_name(self.selector, name, [*dict(self), *self._aliases])
         return super().get(name)
+
+    def names(self) -> list[str]:
+        """The names and aliases that a config may select a component by."""
+        return [*dict(self), *self._aliases]
+
+    def components(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Name, config node and default settings of each component."""
+        for name, defaults in self._defaults.items():
+            yield name, self._nodes[name], defaults
 
     def config_defaults(self) -> CfgNode:
         """The role's config node as ``add_retina_config`` mounts it."""

@@ -11,12 +11,12 @@ from detectron2.engine import SimpleTrainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from retina_plugin.config.keys import check_choice
 from retina_plugin.engine.accumulation import require_accumulable
 from retina_plugin.engine.non_finite.guard import NonFiniteGuard
 from retina_plugin.modeling.data_parallel import inner_model
 from retina_plugin.modeling.normalizers.accumulated_normalizer import AccumulatedNormalizer
 from retina_plugin.modeling.weight_average import WeightAverage
-from retina_plugin.registry import unknown_name
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 AUTO = "auto"
@@ -190,8 +190,7 @@ def build_step(
         ValueError: float16 on the CPU; the model cannot accumulate.
     """
     device = next(model.parameters()).device.type
-    if precision not in (AUTO, *PRECISIONS):
-        raise unknown_name("SOLVER.AMP.PRECISION", precision, (AUTO, *PRECISIONS))
+    check_choice("SOLVER.AMP.PRECISION", precision)
     if precision == AUTO:
         precision = "bfloat16" if device == "cpu" else "float16"
     if amp and precision == "float16" and device == "cpu":

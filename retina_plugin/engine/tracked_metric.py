@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from detectron2.data import MetadataCatalog
 
+from retina_plugin.config.keys import check_choice
 from retina_plugin.evaluation.build import evaluator_type
 from retina_plugin.registry import unknown_name
 
 VALIDATION = "validation"  # the task of the losses, beside the evaluators' ``bbox``
-MODES = ("auto", "max", "min")
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class TrackedMetric:
     is_required: bool = True
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise unknown_name(f"{self.key}.MODE", self.mode, MODES)
+        check_choice(f"{self.key}.MODE", self.mode)
 
     @property
     def sign(self) -> int:

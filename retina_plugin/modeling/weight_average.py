@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from retina_plugin.config.keys import defaults_below
 from retina_plugin.registry import unknown_name
 
 KEY = "SOLVER.WEIGHT_AVERAGE"
-DEFAULTS = {"DECAY": 0.0, "WARMUP": 10.0, "EVALUATE_BOTH": False}
 
 logger = logging.getLogger(__name__)
 
@@ -127,17 +127,18 @@ def build_weight_average(model: nn.Module, settings: Mapping[str, Any]) -> Weigh
 
     Args:
         model: not wrapped for the workers.
-        settings: the keys of ``DEFAULTS`` in either case (a LazyConfig's ``train.weight_average``).
+        settings: the keys of ``SOLVER.WEIGHT_AVERAGE``, in lower case from a LazyConfig.
 
     Raises:
         UnknownNameError: an unknown key; lists the valid ones.
         ValueError: a value is out of range.
     """
     given = {key.upper(): value for key, value in settings.items()}
+    defaults = defaults_below(KEY)
     for key in given:
-        if key not in DEFAULTS:
-            raise unknown_name(KEY, key, DEFAULTS)
-    values = {**DEFAULTS, **given}
+        if key not in defaults:
+            raise unknown_name(KEY, key, defaults)
+    values = {**defaults, **given}
     if values["DECAY"] == 0:
         return None
     return WeightAverage(

@@ -14,6 +14,7 @@ from detectron2.solver.build import (
 )
 from torch import nn
 
+from retina_plugin.config.keys import check_choice
 from retina_plugin.modeling.pretrained_part import pretrained_part_of_detector
 from retina_plugin.registry import unknown_name
 from retina_plugin.runs.layer_decay import OWN_NORMS, layer_decay
@@ -58,8 +59,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         "SGD": lambda: torch.optim.SGD(parameters, **common, **momentum),
         "AdamW": lambda: torch.optim.AdamW(_with_own_norms(parameters, cfg, model), **common),
     }
-    if name not in builders:
-        raise unknown_name("SOLVER.OPTIMIZER", name, builders)
+    check_choice("SOLVER.OPTIMIZER", name)
     kinds = [kind.value for kind in GradientClipType]
     if solver.CLIP_GRADIENTS.ENABLED and solver.CLIP_GRADIENTS.CLIP_TYPE not in kinds:
         clip_type = solver.CLIP_GRADIENTS.CLIP_TYPE

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from retina_plugin.config.defaults import NON_FINITE as DEFAULTS
+from retina_plugin.config.keys import check_choice, defaults_below
 from retina_plugin.engine.environment import environment
 from retina_plugin.engine.non_finite.causes import likely_cause
 from retina_plugin.engine.non_finite.finding import GRADIENT, LOSS, LOSS_SCALE, Finding
@@ -26,7 +26,6 @@ from retina_plugin.engine.non_finite.state import StateBefore
 from retina_plugin.registry import unknown_name
 
 KEY = "SOLVER.NON_FINITE"
-ACTIONS = ("stop", "skip")
 FOLDER = "non_finite"  # in OUTPUT_DIR
 SKIPPED = "non_finite_steps"  # in metrics.json
 HISTORY = 5  # steps
@@ -106,8 +105,7 @@ class NonFiniteGuard:
         check_gradients: bool = False,
         origin: Origin | None = None,
     ) -> None:
-        if action not in ACTIONS:
-            raise unknown_name(f"{KEY}.ACTION", action, ACTIONS)
+        check_choice(f"{KEY}.ACTION", action)
         for name, value in (("MAX_SKIPS", max_skips), ("WRITE", write)):
             if type(value) is not int or value < 0:
                 raise ValueError(f"{KEY}.{name} must be a whole number, 0 or more, got {value!r}")
@@ -271,7 +269,7 @@ def build_guard(
     Args:
         model: not wrapped for the workers.
         optimizer: of its parameters.
-        settings: the keys of ``DEFAULTS`` in either case (a LazyConfig's ``train.non_finite``).
+        settings: the keys of ``SOLVER.NON_FINITE``, in lower case from a LazyConfig.
         origin: of the step.
 
     Raises:
@@ -279,10 +277,11 @@ def build_guard(
         ValueError: a value is out of range.
     """
     given = {key.upper(): value for key, value in settings.items()}
+    defaults = defaults_below(KEY)
     for key in given:
-        if key not in DEFAULTS:
-            raise unknown_name(KEY, key, DEFAULTS)
-    values = {key.lower(): value for key, value in {**DEFAULTS, **given}.items()}
+        if key not in defaults:
+            raise unknown_name(KEY, key, defaults)
+    values = {key.lower(): value for key, value in {**defaults, **given}.items()}
     return NonFiniteGuard(model, optimizer, origin=origin, **values)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 
+from retina_plugin.config.keys import check_choice
 from retina_plugin.engine.writers.curves_writer import CurvesWriter
 from retina_plugin.engine.writers.mlflow_writer import MlflowWriter
 from retina_plugin.engine.writers.service_writer import ServiceWriter
 from retina_plugin.engine.writers.short_printer import ShortPrinter
 from retina_plugin.engine.writers.wandb_writer import WandbWriter
-from retina_plugin.registry import unknown_name
 
 SERVICES: dict[str, type[ServiceWriter]] = {x.SERVICE: x for x in (WandbWriter, MlflowWriter)}
 METRICS = "metrics.json"
@@ -39,8 +39,7 @@ def build_writers(
         ImportError: a service's package is not installed.
     """
     for name in loggers:
-        if name not in SERVICES:
-            raise unknown_name("LOGGERS", name, SERVICES)
+        check_choice("LOGGERS", name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return [

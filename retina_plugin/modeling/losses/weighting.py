@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from retina_plugin.config.defaults import LOSS_DEFAULTS
+from retina_plugin.config.keys import check_choice, defaults_below
 from retina_plugin.modeling.contracts import DenseTargets, PositiveBoxes
 from retina_plugin.modeling.geometry import centreness
 from retina_plugin.registry import unknown_name
@@ -33,7 +33,6 @@ def by_centreness(_: Sequence[Tensor], __: DenseTargets, positives: PositiveBoxe
 
 
 _BOXES_BY = {"quality": by_quality, "score": by_score, "centreness": by_centreness}
-_COUNTS = ("positives", "quality")
 
 
 class LossWeighting:
@@ -64,10 +63,8 @@ class LossWeighting:
         for key, factor in (("CLS", cls), ("BOX_REG", box_reg)):
             if not factor >= 0:
                 raise ValueError(f"{KEY}.{key} must be 0 or more, got {factor}")
-        if boxes_by not in ("none", *_BOXES_BY):
-            raise unknown_name(f"{KEY}.BOXES_BY", boxes_by, ("none", *_BOXES_BY))
-        if count not in _COUNTS:
-            raise unknown_name(f"{KEY}.COUNT", count, _COUNTS)
+        check_choice(f"{KEY}.BOXES_BY", boxes_by)
+        check_choice(f"{KEY}.COUNT", count)
         self.cls = cls
         self.box_reg = box_reg
         self.counts_quality = count == "quality"
@@ -80,11 +77,11 @@ class LossWeighting:
         Raises:
             UnknownNameError: an unknown key; lists the valid ones.
         """
-        node = cfg.MODEL.RETINANET.get("LOSS", {})
+        node, defaults = cfg.MODEL.RETINANET.get("LOSS", {}), defaults_below(KEY)
         for key in node:
-            if key not in LOSS_DEFAULTS:
-                raise unknown_name(KEY, key, LOSS_DEFAULTS)
-        return {key.lower(): value for key, value in {**LOSS_DEFAULTS, **node}.items()}
+            if key not in defaults:
+                raise unknown_name(KEY, key, defaults)
+        return {key.lower(): value for key, value in {**defaults, **node}.items()}
 
     def count(self, targets: DenseTargets, positives: PositiveBoxes) -> Tensor:
         """What the normalizer is given: a scalar tensor."""

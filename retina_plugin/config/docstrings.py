@@ -1,0 +1,44 @@
+"""What the docstring of a component says of its settings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+SECTION = re.compile(r"^(Args|Settings):\s*$")
+ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): (?P<text>.*)$")
+
+
+def described_settings(component: Callable[..., Any]) -> dict[str, str]:
+    """The entries of the sections ``Args:`` and ``Settings:``, by name.
+
+    A class has those of its bases as well, for the arguments that it hands on. ``Settings:`` is for
+    a function that reads its settings from the config.
+    """
+    found: dict[str, str] = {}
+    sources = component.__mro__[::-1] if isinstance(component, type) else (component,)
+    for source in sources:
+        for function in (source, vars(source).get("__init__")):
+            found |= _entries(getattr(function, "__doc__", None) or "")
+    return found
+
+
+def _entries(docstring: str) -> dict[str, str]:
+    entries: dict[str, str] = {}
+    names: list[str] = []
+    inside = False
+    for line in inspect.cleandoc(docstring).splitlines():
+        if line and not line.startswith(" "):
+            inside, names = SECTION.match(line) is not None, []
+        elif not inside:
+            continue
+        elif entry := ENTRY.match(line):
+            names = entry["names"].split(", ")
+            entries |= dict.fromkeys(names, entry["text"])
+        elif line.strip():
+            entries |= {name: f"{entries[name]} {line.strip()}" for name in names}
+        else:
+            names = []
+    return entries
