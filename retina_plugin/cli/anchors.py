@@ -86,8 +86,8 @@ def command(
       retina anchors my.yaml --json DATASETS.COCO.TRAIN.JSON=a.json DATASETS.COCO.TRAIN.IMAGES=a
     Exit codes: 0 done, 1 the config or the data are wrong, 2 the command is wrong.
     """
-    from retina_plugin.config.config_file import load_config
     from retina_plugin.data.coco_registration import register_datasets
+    from retina_plugin.runs.load_run import is_lazy, load_run
     from retina_plugin.workbench.anchors.coverage import coverage_of
     from retina_plugin.workbench.anchors.fitting import fit_anchors
     from retina_plugin.workbench.anchors.pictures import draw_pictures
@@ -98,7 +98,13 @@ def command(
         raise click.UsageError("--generator, --anchors-per-cell and --per-level need --fit")
     with user_mistakes(extensions), quiet():
         _check(preset, overwrite=overwrite)
-        cfg = load_config(config, [*(example_overrides(data) if data else ()), *overrides])
+        if preset is not None and is_lazy(config):
+            raise ValueError(
+                "--write makes a yaml for _BASE_, which a LazyConfig does not have: --fit shows "
+                "the anchors as overrides, which it takes"
+            )
+        run = load_run(config, [*(example_overrides(data) if data else ()), *overrides])
+        cfg = run.settings
         register_datasets(cfg)
         cover = coverage_of(cfg, split)
         fitted = None

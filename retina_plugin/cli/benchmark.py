@@ -145,10 +145,10 @@ def command(
 
 def _config(config_file: Path, overrides: tuple[str, ...], classes: int | None) -> CfgNode:
     """The config, on a device that is there and with a number of classes."""
-    from retina_plugin.config.config_file import load_config
     from retina_plugin.config.device import available_device
+    from retina_plugin.runs.load_run import load_run
 
-    cfg = load_config(config_file, overrides)
+    cfg = load_run(config_file, overrides).settings
     cfg.MODEL.DEVICE = available_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     retinanet = cfg.MODEL.RETINANET
     retinanet.NUM_CLASSES = classes or retinanet.NUM_CLASSES or DEFAULT_CLASSES

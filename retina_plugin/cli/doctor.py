@@ -61,22 +61,21 @@ def command(
     Exit codes: 0 no errors, 1 errors (with --strict warnings too) or a config that cannot be read,
     2 the command is wrong, such as a config that is not there.
     """
-    from retina_plugin.config.config_file import load_config, own_keys, parse_overrides
+    from retina_plugin.runs.load_run import keys_set_in, load_run
     from retina_plugin.workbench.doctor.cleaning import write_clean
     from retina_plugin.workbench.doctor.doctor import diagnose
     from retina_plugin.workbench.doctor.screen import as_text, as_values
 
     with user_mistakes(extensions):
         words = [*(example_overrides(data) if data else ()), *overrides]
-        cfg = load_config(config, words)
+        cfg = load_run(config, words).settings
         with quiet():
             called = shlex.join([str(config), *overrides, *(["--data", data] if data else ())])
-            own = own_keys(config, words)
+            own = keys_set_in(config, words)
             diagnosis = diagnose(cfg, train=not eval_only, command=called, own=own)
         written = None
         if folder is not None:
-            keys = [key for key, _ in parse_overrides(words)]
-            written = write_clean(diagnosis, cfg, folder, base=config, overrides=keys)
+            written = write_clean(diagnosis, cfg, folder, base=config, overrides=words)
     if as_json:
         values = as_values(diagnosis)
         if written is not None:

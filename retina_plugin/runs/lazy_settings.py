@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ class LazySettings(CfgNode):
         node.__dict__["read"] = {key: value_of(node, key) for key in OF_OBJECTS}
         return node
 
+    @classmethod
+    def _decode_cfg_value(cls, value: Any) -> Any:
+        """yacs would make groups of this class, which are not of the type of the groups here."""
+        return CfgNode._decode_cfg_value(value)
+
     def changed(self) -> Iterator[tuple[str, Any]]:
         """The keys of ``OF_OBJECTS`` that are not as they were read, with their values."""
         for key, value in self.__dict__["read"].items():
@@ -71,7 +77,7 @@ def load_lazy_settings(path: str, overrides: Sequence[Any] = ()) -> LazySettings
         ConfigFileError: see :func:`load_lazy`; or a key that the LazyConfig's own objects decide.
         UnknownNameError: a key that does not exist; lists the valid ones.
     """
-    own, upper = _split(overrides)
+    own, upper = split_overrides(overrides)
     lazy = load_lazy(path, own)
     settings = add_retina_config(get_cfg())
     settings.SOLVER.WARMUP_ITERS, settings.SOLVER.STEPS = 0, ()
@@ -105,7 +111,7 @@ def target_of(node: Any) -> Any:
     return locate(target) if isinstance(target, str) else target
 
 
-def _split(overrides: Sequence[Any]) -> tuple[list[str], list[Any]]:
+def split_overrides(overrides: Sequence[Any]) -> tuple[list[str], list[Any]]:
     """Overrides of the LazyConfig, and those of a yaml's keys."""
     own: list[str] = []
     upper: list[Any] = []
@@ -117,7 +123,7 @@ def _split(overrides: Sequence[Any]) -> tuple[list[str], list[Any]]:
             continue
         upper.append(word)
         if not equals:
-            upper += [value for value, _ in zip(words, range(1), strict=False)]
+            upper += itertools.islice(words, 1)
     return own, upper
 
 

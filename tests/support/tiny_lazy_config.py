@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from support.block_data import write_blocks
+from support.tiny_models import tiny_focal_cfg
 
 WORKED = Path(__file__).parents[2] / "configs/lazy/retinanet_R_50_FPN_1x.py"
 
@@ -40,6 +41,7 @@ for split in ("train", "test"):
     )
 dataloader.train.total_batch_size = 2
 lr_multiplier.warmup_length = 0.5
+lr_multiplier.scheduler.update(milestones=[14, 18, 20], values=[1.0, 0.1, 0.1**2])
 train.update(init_checkpoint="", max_iter=4, device="cpu", output_dir="{folder}/output", seed=1)
 train.checkpointer.period = 2
 del base
@@ -49,7 +51,33 @@ del base
 def write_tiny_lazy_config(folder: Path) -> Path:
     """Write data and ``tiny.py``, which trains four steps on both images into ``output``."""
     for split in ("train", "test"):
-        write_blocks(folder, split, 2)
+        write_blocks(folder, split, 2, seed=int(split == "test"))
     path = folder / "tiny.py"
     path.write_text(TINY.format(worked=str(WORKED), folder=folder))
+    return path
+
+
+def write_yaml_twin(folder: Path, *, steps: int) -> Path:
+    """``twin.yaml``: what ``tiny.py`` says, of ``steps`` steps and on the same data."""
+    cfg = tiny_focal_cfg(NUM_CLASSES=3, NORM="GN", NUM_CONVS=1, SCORE_THRESH_TEST=0.0)
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "OctaveAnchorGenerator"
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    cfg.MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.SCALES_PER_OCTAVE = 3
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
+    cfg.MODEL.RETINANET.SMOOTH_L1_LOSS_BETA = 0.0
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (0,), 0
+    cfg.INPUT.RANDOM_FLIP = "none"
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH = 0.01, 2
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = steps, steps // 2
+    cfg.SOLVER.STEPS = (steps * 7 // 10, steps * 9 // 10)
+    cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS = 2, 100
+    cfg.TEST.EVAL_PERIOD = 5000
+    cfg.SEED, cfg.OUTPUT_DIR = 1, str(folder / "twin")
+    for split in ("TRAIN", "TEST"):
+        node = cfg.DATASETS.COCO[split]
+        node.JSON = str(folder / f"{split.lower()}.json")
+        node.IMAGES = str(folder / split.lower())
+    path = folder / "twin.yaml"
+    path.write_text(cfg.dump())
     return path

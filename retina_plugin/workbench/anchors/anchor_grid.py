@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone, build_anchor_generator
-from torch import Tensor
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
 
 from retina_plugin.modeling.assigners.per_image import broadcast_iou
-from retina_plugin.modeling.checked_backbone import build_checked_backbone
+from retina_plugin.runs.load_run import run_of
+from retina_plugin.runs.run import Run
 
 _PAIRS = 1 << 21  # boxes x anchors of a cell at a time
 
@@ -111,45 +111,44 @@ def anchor_grid(cfg: CfgNode) -> AnchorGrid:
     Raises:
         ValueError: the anchors are rotated boxes.
     """
-    backbone = _backbone(cfg)
+    run = run_of(cfg)
+    backbone = _backbone(run)
     names = list(cfg.MODEL.RETINANET.IN_FEATURES)
     shapes = [backbone.output_shape()[name] for name in names]
-    cells = cells_of(cfg, [x.stride for x in shapes])
+    generator = run.build_anchor_generator([x.stride for x in shapes])
     padding = backbone.padding_constraints
     return AnchorGrid(
-        cells=cells,
+        cells=cells_of(generator, cfg.MODEL.ANCHOR_GENERATOR.NAME),
         strides=[x.stride for x in shapes],
-        offset=cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
+        offset=getattr(generator, "offset", cfg.MODEL.ANCHOR_GENERATOR.OFFSET),
         names=names,
         divisibility=padding.get("size_divisibility", backbone.size_divisibility),
         square=padding.get("square_size", 0),
     )
 
 
-def cells_of(cfg: CfgNode, strides: Sequence[int]) -> list[Tensor]:
-    """``(A_l, 4)`` a level: the anchors of a cell, of the generator that ``cfg`` names.
+def cells_of(generator: nn.Module, name: str) -> list[Tensor]:
+    """``(A_l, 4)`` a level: the anchors of a cell, of a generator of that name.
 
     Raises:
         ValueError: they are rotated boxes.
     """
-    generator = build_anchor_generator(cfg, [ShapeSpec(stride=stride) for stride in strides])
     cells = [cell.detach().clone() for cell in generator.cell_anchors]
     if any(cell.shape[1] != 4 for cell in cells):
         raise ValueError(
-            f"MODEL.ANCHOR_GENERATOR.NAME {cfg.MODEL.ANCHOR_GENERATOR.NAME} makes rotated anchors: "
+            f"MODEL.ANCHOR_GENERATOR.NAME {name} makes rotated anchors: "
             "this compares upright boxes, such as DefaultAnchorGenerator's"
         )
     return cells
 
 
-def _backbone(cfg: CfgNode) -> Backbone:
+def _backbone(run: Run) -> Backbone:
     """On no device, which takes no memory; on the CPU where it looks at numbers while it is built.
 
     Its strides do not depend on the number of channels, which a front-end may change.
     """
-    channels = len(cfg.MODEL.PIXEL_MEAN)
     try:
         with torch.device("meta"):
-            return build_checked_backbone(cfg, channels)
+            return run.build_backbone()
     except RuntimeError:  # "Tensor.item() cannot be called on meta tensors"
-        return build_checked_backbone(cfg, channels)
+        return run.build_backbone()

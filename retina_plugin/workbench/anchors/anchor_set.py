@@ -10,6 +10,7 @@ import yaml
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from retina_plugin.runs.yaml_run import YamlRun
 from retina_plugin.workbench.anchors.anchor_grid import cells_of
 
 NODE = "MODEL.ANCHOR_GENERATOR"
@@ -78,7 +79,7 @@ class AnchorSet:
         node = cfg.MODEL.ANCHOR_GENERATOR
         for key, value in self.values().items():
             node[key] = CfgNode(value) if isinstance(value, dict) else value
-        return cells_of(cfg, strides)
+        return cells_of(YamlRun(cfg).build_anchor_generator(strides), self.generator)
 
 
 def override(key: str, value: object) -> str:

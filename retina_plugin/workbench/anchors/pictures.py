@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper
 from detectron2.structures import Boxes, Instances
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -16,13 +17,12 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes
 from tqdm import tqdm
 
-from retina_plugin.data.augmentations import build_augmentations
-from retina_plugin.data.mapper import RetinaDatasetMapper
 from retina_plugin.drawing import GROUND_TRUTH, IGNORED, beside, draw_boxes, to_picture
 from retina_plugin.modeling.assigners.max_iou_assigner import MaxIoUAssigner
 from retina_plugin.modeling.batch_inputs import ground_truth_of
 from retina_plugin.modeling.contracts import DenseTargets, ignored_boxes
 from retina_plugin.registry import ASSIGNERS
+from retina_plugin.runs.load_run import run_of
 from retina_plugin.workbench.anchors.coverage import Coverage
 from retina_plugin.workbench.anchors.seen_boxes import seeded
 
@@ -94,18 +94,16 @@ def _worst(cover: Coverage, count: int) -> list[int]:
     return [int(i) for i in order if boxes[i]][:count]
 
 
-def _mapper(cfg: CfgNode, split: str) -> RetinaDatasetMapper:
+def _mapper(cfg: CfgNode, split: str) -> DatasetMapper:
     """The split's, which keeps the objects of test images too."""
-    arguments = RetinaDatasetMapper.from_config(cfg, True)
-    arguments["augmentations"] = build_augmentations(cfg, split == "train")
-    return RetinaDatasetMapper(**arguments)
+    return run_of(cfg).build_mapper(split == "train", keep_ground_truth=True)
 
 
-def _with_objects(mapper: RetinaDatasetMapper, record: dict[str, Any]) -> dict[str, Any] | None:
+def _with_objects(mapper: DatasetMapper, record: dict[str, Any]) -> dict[str, Any] | None:
     """The mapper's result, of several looks the first with an object in it."""
     for _ in range(_TRIES):
         given = mapper(record)
-        if len(given["instances"]):
+        if len(given.get("instances", ())):
             return given
     return None
 
@@ -113,7 +111,7 @@ def _with_objects(mapper: RetinaDatasetMapper, record: dict[str, Any]) -> dict[s
 def _assigner(cfg: CfgNode) -> tuple[Any, str]:
     """The config's assigner and its name, or another one that needs no predictions."""
     name = ASSIGNERS.selected(cfg)
-    assigner = ASSIGNERS.build(cfg)
+    assigner = run_of(cfg).build_assigner()
     one = Instances((8, 8), gt_boxes=Boxes([[0.0, 0, 8, 8]]), gt_classes=torch.zeros(1).long())
     try:
         assigner([Boxes([[0.0, 0, 8, 8]])], [one], 1, None)

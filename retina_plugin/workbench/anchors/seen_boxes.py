@@ -15,9 +15,11 @@ from detectron2.structures import BoxMode
 from fvcore.transforms.transform import BlendTransform, Transform
 from tqdm import tqdm
 
-from retina_plugin.data.augmentations import QuarterTurn, Zoom, build_augmentations
-from retina_plugin.data.mapper import RetinaDatasetMapper, boxes_after
+from retina_plugin.data.augmentations import QuarterTurn, Zoom
+from retina_plugin.data.decoders import build_decoder
+from retina_plugin.data.mapper import boxes_after
 from retina_plugin.data.tile_records import TILE, tile_records
+from retina_plugin.runs.load_run import run_of
 
 DRAWS = 4  # looks at each image where augmentations are random
 MAX_BOXES = 100_000
@@ -94,7 +96,7 @@ def seen_boxes(
     """
     records = _records(cfg, split)
     augmentations = T.AugmentationList(
-        [x for x in build_augmentations(cfg, split == "train") if not isinstance(x, _FOR_COLOURS)]
+        [x for x in augmentations_of(cfg, split) if not isinstance(x, _FOR_COLOURS)]
     )
     draws = draws or (1 if all(map(_is_fixed, augmentations.augs)) else DRAWS)
     size_of = _SizeOf(cfg)
@@ -113,6 +115,22 @@ def seen_boxes(
         class_names=_class_names(names, records),
         images_skipped=len(records) - len(chosen),
     )
+
+
+def augmentations_of(cfg: CfgNode, split: str) -> list[T.Augmentation]:
+    """What the mapper of a split does to an image.
+
+    Raises:
+        ValueError: it is of the user's own, and does not say.
+    """
+    mapper = run_of(cfg).build_mapper(split == "train")
+    found = getattr(mapper, "augmentations", None)
+    if not isinstance(found, T.AugmentationList):
+        raise ValueError(
+            f"{type(mapper).__name__}, the mapper of the {split} data, has no attribute "
+            "augmentations: what the network sees of a box is not known"
+        )
+    return found.augs
 
 
 def _is_fixed(augmentation: T.Augmentation) -> bool:
@@ -212,8 +230,7 @@ class _SizeOf:
     """The size of a record's image: as it says, else as the file is."""
 
     def __init__(self, cfg: CfgNode) -> None:
-        mapper = RetinaDatasetMapper.from_config(cfg, True)
-        self.decoder, self.format = mapper["decoder"], mapper["image_format"]
+        self.decoder, self.format = build_decoder(cfg), cfg.INPUT.FORMAT
 
     def __call__(self, record: Record) -> tuple[int, int]:
         if TILE in record:

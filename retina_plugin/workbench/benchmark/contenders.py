@@ -21,6 +21,7 @@ from retina_plugin.engine.step import build_step
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.modeling.detector import FocalRetinaNet
 from retina_plugin.registry import require_registered
+from retina_plugin.runs.load_run import run_of
 from retina_plugin.workbench.benchmark.calibration import SCORE, calibrate
 from retina_plugin.workbench.benchmark.floor import FloorModel
 from retina_plugin.workbench.benchmark.rows import PLUGIN, STOCK
@@ -95,17 +96,25 @@ def build_contenders(
 ) -> tuple[list[Contender], list[str]]:
     """The plugin's detector of ``cfg``, stock's before it if wanted, and notes for the reader.
 
+    A LazyConfig's model has no twin among stock's: its parts are objects, not keys.
+
     Raises:
         ValueError: the config is no RetinaNet's, or stock has no detector for it.
     """
     cfg, notes = cfg.clone(), []
+    by_keys = run_of(cfg).model_from_settings
+    if against_stock and not by_keys:
+        raise ValueError(
+            "stock's RetinaNet cannot be built of a LazyConfig, whose parts are objects: leave out "
+            "--against, or give the config as yaml"
+        )
     name = cfg.MODEL.META_ARCHITECTURE
     require_registered(META_ARCH_REGISTRY, name, "MODEL.META_ARCHITECTURE")
     if not issubclass(META_ARCH_REGISTRY.get(name), FocalRetinaNet | RetinaNet):
         raise ValueError(
             f"MODEL.META_ARCHITECTURE is {name}: this compares RetinaNets, such as FocalRetinaNet"
         )
-    if name == "RetinaNet":
+    if name == "RetinaNet" and by_keys:
         cfg.MODEL.META_ARCHITECTURE = "FocalRetinaNet"
         notes.append("the config names stock's RetinaNet: FocalRetinaNet is measured in its place")
     cfg.VIS_PERIOD = 0  # pictures are no part of a step
@@ -129,7 +138,7 @@ def _calibrated_weights(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, 
     """Of a model whose norms run as modules, since calibration listens to them."""
     cfg = cfg.clone()
     cfg.MODEL.FOLD_FROZEN_NORMS = False
-    model = build_model(cfg)
+    model = run_of(cfg).build_model()
     calibrate(model, batch, candidates=CANDIDATES)
     return deepcopy(model.state_dict())
 

@@ -20,6 +20,7 @@ from PIL import Image
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.findings import DataError
 from retina_plugin.data.mapper import RetinaDatasetMapper
+from retina_plugin.runs.load_run import run_of
 from retina_plugin.workbench.benchmark.cases import Case
 from retina_plugin.workbench.benchmark.rows import PLUGIN, STOCK, interleave
 
@@ -83,10 +84,19 @@ def measure(cfg: CfgNode, *, images: int, workers: int) -> dict[str, Any]:
 
 def build_mappers(cfg: CfgNode) -> dict[str, DatasetMapper]:
     """Detectron2's and the plugin's training mapper, which differ in their work alone."""
-    plugin = RetinaDatasetMapper.from_config(cfg, is_train=True)
+    plugin = run_of(cfg).build_mapper(True)
+    if not isinstance(plugin, RetinaDatasetMapper):
+        raise ValueError(
+            f"the config's mapper is {type(plugin).__name__}, not Detectron2's: leave out --part "
+            "data"
+        )
     stock = DatasetMapper.from_config(cfg, is_train=True)
-    stock["augmentations"] = plugin["augmentations"]
-    return {STOCK: DatasetMapper(**stock), PLUGIN: RetinaDatasetMapper(**plugin)}
+    stock |= {
+        "augmentations": [plugin.augmentations],
+        "image_format": plugin.image_format,
+        "use_instance_mask": plugin.use_instance_mask,
+    }
+    return {STOCK: DatasetMapper(**stock), PLUGIN: plugin}
 
 
 def _find_records(cfg: CfgNode, images: int, folder: Path) -> tuple[list[dict[str, Any]], str]:

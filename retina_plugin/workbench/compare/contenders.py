@@ -37,8 +37,6 @@ def parse_contender(text: str) -> Contender:
         config_file = find_config(path)
     except ConfigFileError as error:
         raise ValueError(f"{text!r}: {error} ({HOW})") from None
-    if config_file.suffix == ".py":
-        raise ValueError(f"{text!r}: a LazyConfig cannot be compared, write it as yaml")
     label = label or config_file.stem
     if label.startswith(".") or "/" in label:
         raise ValueError(f"{text!r}: the label {label!r} names a folder: no slash, no leading dot")

@@ -11,8 +11,9 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from retina_plugin.config.config_file import load_config
 from retina_plugin.data.coco_json import write_json
+from retina_plugin.runs.load_run import load_run
+from retina_plugin.runs.run import Run as Config
 from retina_plugin.version import __version__
 from retina_plugin.workbench.compare.contenders import Contender
 
@@ -71,21 +72,21 @@ def plan_runs(
     plans = []
     for contender in contenders:
         overrides = [*shared, *contender.overrides]
-        cfg = load_config(contender.config_file, overrides)
-        images = images or _images_of(cfg)
-        overrides += _steps_for(cfg, images)
-        plans.append((contender, load_config(contender.config_file, overrides), overrides))
+        config = load_run(contender.config_file, overrides)
+        images = images or _images_of(config.settings)
+        overrides += _steps_for(config, images)
+        plans.append((contender, load_run(contender.config_file, overrides), overrides))
     return [
         Run(
             label=contender.label,
             seed=seed,
             config_file=contender.config_file.resolve(),
             overrides=(*overrides, f"SEED={seed}"),
-            images=_images_of(cfg),
-            folder=out / f"{contender.label}-seed{seed}-{_digest(cfg, extensions)}",
+            images=_images_of(config.settings),
+            folder=out / f"{contender.label}-seed{seed}-{_digest(config, extensions)}",
         )
         for seed in seeds
-        for contender, cfg, overrides in plans
+        for contender, config, overrides in plans
     ]
 
 
@@ -93,26 +94,18 @@ def _images_of(cfg: CfgNode) -> int:
     return cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH
 
 
-def _steps_for(cfg: CfgNode, images: int) -> list[str]:
+def _steps_for(config: Config, images: int) -> list[str]:
     """Overrides with which the config's schedule ends after ``images``, as its batch allows."""
-    solver = cfg.SOLVER
+    solver = config.settings.SOLVER
     steps = max(1, round(images / solver.IMS_PER_BATCH))
-    if steps == solver.MAX_ITER:
-        return []
-    scale = steps / solver.MAX_ITER
-    return [
-        f"SOLVER.MAX_ITER={steps}",
-        f"SOLVER.STEPS={[max(1, round(step * scale)) for step in solver.STEPS]}",
-        f"SOLVER.WARMUP_ITERS={round(solver.WARMUP_ITERS * scale)}",
-        f"INPUT.MIX.CLOSE_STEPS={round(cfg.INPUT.MIX.CLOSE_STEPS * scale)}",
-    ]
+    return [] if steps == solver.MAX_ITER else config.overrides_for(steps)
 
 
-def _digest(cfg: CfgNode, extensions: Sequence[str]) -> str:
+def _digest(config: Config, extensions: Sequence[str]) -> str:
     """Ten digits for what decides a run's result but its seed; images are not read."""
-    cfg = cfg.clone()
-    cfg.OUTPUT_DIR, cfg.SEED = "", 0
-    digest = hashlib.sha256(f"{__version__}\n{cfg.dump()}".encode())
+    config = load_run(config, ["OUTPUT_DIR=", "SEED=0"])
+    cfg = config.settings
+    digest = hashlib.sha256(f"{__version__}\n{config.text()}".encode())
     files = list(extensions)
     for split in (cfg.DATASETS.COCO.TRAIN, cfg.DATASETS.COCO.TEST):
         jsons = split.get("JSON") or []

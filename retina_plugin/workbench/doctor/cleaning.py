@@ -13,13 +13,17 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
+from retina_plugin.config.config_file import parse_overrides
 from retina_plugin.data.checks import BOX_KINDS, CheckedSet, kind_of_box
 from retina_plugin.data.coco_json import write_json
 from retina_plugin.data.findings import CLEAN
+from retina_plugin.runs.lazy_keys import home_of
+from retina_plugin.runs.lazy_settings import split_overrides, value_of
+from retina_plugin.runs.load_run import is_lazy
 from retina_plugin.workbench.doctor.boxes import repeated
 from retina_plugin.workbench.doctor.doctor import Diagnosis
 
-CONFIG_NAME = "clean.yaml"
+YAML, LAZY = "clean.yaml", "clean.py"
 DROPPED = [name for name, kind in BOX_KINDS.items() if kind.fix == CLEAN]
 
 
@@ -43,9 +47,9 @@ def write_clean(
     Args:
         diagnosis: of ``diagnose``.
         cfg: of which it is.
-        folder: gets ``<data set>.json`` and ``clean.yaml``.
+        folder: gets ``<data set>.json`` and ``clean.yaml``, of a LazyConfig ``clean.py``.
         base: the config's file.
-        overrides: dotted keys that the user gave beside it: they go into ``clean.yaml``.
+        overrides: that the user gave beside it: they go into the config.
 
     Raises:
         ValueError: a file is there already, or cannot be written; or no data set is a COCO json.
@@ -54,7 +58,8 @@ def write_clean(
     if not sets:
         raise ValueError("no data set of the config is a COCO json that could be read: see above")
     targets = {x.name: folder / f"{x.name}.json" for x, _ in sets}
-    for path in (*targets.values(), folder / CONFIG_NAME):
+    config = folder / (LAZY if is_lazy(base) else YAML)
+    for path in (*targets.values(), config):
         if path.exists():
             raise ValueError(f"{path} exists, and is not overwritten: name another folder")
     leaked = {Path(record["file_name"]) for record in diagnosis.leaked}
@@ -73,8 +78,9 @@ def write_clean(
         )
         _write(targets[checked.name], content)
         lines.append(f"{targets[checked.name]}  {_in_words(done)}")
-    config = folder / CONFIG_NAME
-    text = yaml.safe_dump(_config(cfg, sets, targets, base, overrides), sort_keys=False)
+    own, upper = split_overrides(overrides) if is_lazy(base) else ([], overrides)
+    values = _settings(cfg, sets, targets, [key for key, _ in parse_overrides(upper)])
+    text = _as_python(base, values, own) if is_lazy(base) else _as_yaml(base, values)
     config.write_text(f"# {base}, on data that retina doctor cleaned.\n{text}", encoding="utf-8")
     return Cleaned(config, [*lines, f"{config}  {base} with these jsons"])
 
@@ -168,35 +174,57 @@ def _in_words(done: Counter[str]) -> str:
     return ", ".join(f"{what}: {count}" for what, count in done.items()) or "nothing to clean"
 
 
-def _config(
+def _settings(
     cfg: CfgNode,
     sets: Sequence[tuple[CheckedSet, Path]],
     targets: dict[str, Path],
-    base: Path,
-    overrides: Sequence[str],
+    keys: Sequence[str],
 ) -> dict[str, Any]:
-    """The values of ``clean.yaml``."""
-    values: dict[str, Any] = {"_BASE_": str(base.resolve())}
-    for key in overrides:
+    """The dotted keys of the new config, with their values."""
+    values: dict[str, Any] = {}
+    for key in keys:
         if not key.startswith(("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.COCO.T")):
-            node: Any = cfg
-            for part in key.split("."):
-                node = node[part]
-            _set(values, key, list(node) if isinstance(node, tuple) else node)
+            value = value_of(cfg, key)
+            values[key] = list(value) if isinstance(value, tuple) else value
     for split in ("TRAIN", "TEST"):
         chosen = [x for x, _ in sets if split in x.splits]
         if chosen:
             node = f"DATASETS.COCO.{split}"
-            _set(values, f"{node}.NAME", [f"{x.name}_clean" for x in chosen])
-            _set(values, f"{node}.JSON", [str(targets[x.name]) for x in chosen])
+            values[f"{node}.NAME"] = [f"{x.name}_clean" for x in chosen]
+            values[f"{node}.JSON"] = [str(targets[x.name]) for x in chosen]
             roots = [str(MetadataCatalog.get(x.name).image_root) for x in chosen]
-            _set(values, f"{node}.IMAGES", roots)
-    values["VERSION"] = 2
+            values[f"{node}.IMAGES"] = roots
     return values
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *groups, last = key.split(".")
-    for group in groups:
-        values = values.setdefault(group, {})
-    values[last] = value
+def _as_yaml(base: Path, settings: dict[str, Any]) -> str:
+    values: dict[str, Any] = {"_BASE_": str(base.resolve())}
+    for key, value in settings.items():
+        *groups, last = key.split(".")
+        node = values
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = value
+    return yaml.safe_dump({**values, "VERSION": 2}, sort_keys=False)
+
+
+def _as_python(base: Path, settings: dict[str, Any], overrides: Sequence[str]) -> str:
+    """A LazyConfig with all of ``base``, overrides and further ``train.settings``."""
+    free = {key: value for key, value in settings.items() if not home_of(key)}
+    homes = {home_of(key): value for key, value in settings.items() if home_of(key)}
+    return "\n".join(
+        [
+            "from detectron2.config import LazyConfig",
+            "from omegaconf import OmegaConf",
+            "",
+            f"base = LazyConfig.load({str(base.resolve())!r})",
+            f"LazyConfig.apply_overrides(base, {list(overrides)!r})",
+            *(f"OmegaConf.update(base, {key!r}, {value!r})" for key, value in homes.items()),
+            'base.train.settings = {**base.train.get("settings", {}), **{',
+            *(f"    {key!r}: {value!r}," for key, value in free.items()),
+            "}}",
+            "globals().update(base.items())  # model, dataloader, optimizer, lr_multiplier, train",
+            "del base",
+            "",
+        ]
+    )

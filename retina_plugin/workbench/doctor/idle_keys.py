@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.data.findings import Findings
 from retina_plugin.registry import ROLES, Role
+from retina_plugin.runs.load_run import run_of
 from retina_plugin.workbench.doctor.meta_model import MetaModel
 from retina_plugin.workbench.doctor.paste import pasted
 
@@ -54,6 +55,8 @@ def check_idle_keys(
 ) -> None:
     """Name the keys of ``MODEL`` that differ from their defaults and that no part read.
 
+    A LazyConfig's model is not built from keys, and those that decide nothing cannot be set.
+
     Args:
         cfg: the config.
         built: of it.
@@ -67,6 +70,8 @@ def check_idle_keys(
     def level(key: str) -> int:
         return WARNING if own is None or key in own else INFO
 
+    if not run_of(cfg).model_from_settings:
+        return
     if settings:
         for role in ROLES:
             for key in role.unused_settings(cfg):

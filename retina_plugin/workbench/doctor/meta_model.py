@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 from retina_plugin.data.class_counts import fill_class_counts
+from retina_plugin.runs.load_run import run_of
 
 
 class _Reads(set[str]):
@@ -88,7 +88,8 @@ def build_meta_model(cfg: CfgNode) -> MetaModel:
     cfg = cfg.clone()
     cfg.defrost()
     fill_class_counts(cfg, count=False)
-    cfg = _ReadNode.copy_of(cfg, found.reads)
+    if run_of(cfg).model_from_settings:
+        cfg = _ReadNode.copy_of(cfg, found.reads)
     cfg.MODEL.DEVICE = "meta"
     cfg.MODEL["WINOGRAD"] = False  # what it computes with needs numbers
     with _warnings(found.warnings):
@@ -102,9 +103,9 @@ def build_meta_model(cfg: CfgNode) -> MetaModel:
 def _build(cfg: CfgNode) -> nn.Module:
     try:
         with torch.device("meta"):
-            return build_model(cfg)
+            return run_of(cfg).build_model()
     except RuntimeError:  # "Tensor.item() cannot be called on meta tensors"
-        return build_model(cfg)
+        return run_of(cfg).build_model()
 
 
 @contextmanager

@@ -27,13 +27,6 @@ def test_what_names_no_contender_is_refused_with_the_text(config, text):
     assert repr(text) in str(error.value)
 
 
-def test_a_lazy_config_is_refused(tmp_path):
-    file = tmp_path / "lazy.py"
-    file.touch()
-    with pytest.raises(ValueError, match="LazyConfig"):
-        parse_contender(str(file))
-
-
 def test_one_label_for_two_is_refused(config):
     with pytest.raises(ValueError, match="two contenders are called 'my config'"):
         parse_contenders([f"'{config}'", f"'{config}' SOLVER.BASE_LR=1.0"])
