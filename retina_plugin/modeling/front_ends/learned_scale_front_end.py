@@ -86,7 +86,9 @@ class LearnedScaleFrontEnd(nn.Module):
         exponents = self.exponent(self.eye(seen).flatten(1))[:, 0]
         exponents = self.limit * exponents.float().tanh()
         factors = exponents.exp2()
-        resized = [_resized(*x) for x in zip(pixels, factors.tolist(), strict=True)]
+        # a trace would keep the numbers of the host
+        scales = factors.unbind() if torch.jit.is_tracing() else factors.tolist()
+        resized = [_resized(*x) for x in zip(pixels, scales, strict=True)]
         return _LearnedScaleInput(
             ImageList.from_tensors(resized),
             {"scale": factors},
@@ -119,8 +121,11 @@ class _LearnedScaleInput(ScaledInput):
         return {"loss_scale": (box_losses.detach() * (now - wish).square()).sum()}
 
 
-def _resized(image: Tensor, factor: float) -> Tensor:
+def _resized(image: Tensor, factor: float | Tensor) -> Tensor:
     """``(1, C, H, W)`` -> ``(C, factor * H, factor * W)``, bilinear."""
+    if isinstance(factor, Tensor):
+        sides = [(side * factor.double()).round().clamp(min=1).long() for side in image.shape[-2:]]
+        return F.interpolate(image, sides, mode="bilinear", align_corners=False)[0]
     size = [max(1, round(side * factor)) for side in image.shape[-2:]]
     if size != list(image.shape[-2:]):
         image = F.interpolate(image, size, mode="bilinear", align_corners=False)

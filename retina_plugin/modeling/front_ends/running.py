@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from detectron2.structures import ImageList, Instances
 from torch.nn import functional as F
 
@@ -48,6 +49,6 @@ def run_front_end(
 def _padded(images: ImageList, multiple: int) -> ImageList:
     height, width = images.tensor.shape[-2:]
     missing = -height % multiple, -width % multiple
-    if not any(missing):
+    if not torch.jit.is_tracing() and not any(missing):  # while tracing they are tensors
         return images
     return ImageList(F.pad(images.tensor, (0, missing[1], 0, missing[0])), images.image_sizes)

@@ -56,7 +56,7 @@ def select_candidates(
         topk: one number a level.
     """
     maps = [map_ for level in logits for map_ in level]
-    index = _above(logits, _logit_thresh(score_thresh, logits[0].dtype))
+    index = _above(logits, logit_thresh(score_thresh, logits[0].dtype))
     # map by map: the last few of a vector are rounded differently, and an image's scores must not
     # depend on its neighbours
     scores = [_gather(map_, own).sigmoid() for map_, own in zip(maps, index, strict=True)]
@@ -116,7 +116,7 @@ def _gather(map_: Tensor, index: Tensor) -> Tensor:
 def _drop_below(
     score_thresh: float, index: list[Tensor], scores: list[Tensor]
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Without the logits that passed only because :func:`_logit_thresh` allows for rounding."""
+    """Without the logits that passed only because :func:`logit_thresh` allows for rounding."""
     passed = torch.cat(scores) > score_thresh
     if passed.all():
         return index, scores
@@ -140,7 +140,7 @@ def _locate(logits: Sequence[Tensor], anchors: Sequence[Tensor], num_classes: in
     )
 
 
-def _logit_thresh(score: float, dtype: torch.dtype) -> float:
+def logit_thresh(score: float, dtype: torch.dtype) -> float:
     """The inverse sigmoid of a score, lowered by what rounding in ``dtype`` can move.
 
     Scores s are rounded by ``eps s``, or ``eps tiny`` where they are subnormal, which in logits

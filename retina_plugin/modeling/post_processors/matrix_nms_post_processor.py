@@ -35,20 +35,34 @@ def matrix_nms(boxes: Tensor, scores: Tensor, groups: Tensor, *, decay: Decay) -
         groups: ``(n,)`` int64; boxes of different groups never touch each other.
         decay: f, IoU -> factor in [0, 1], falling, the same shape.
     """
-    order = scores.argsort(descending=True, stable=True)
+    order = _best_first(scores)[1]
     boxes, sorted_groups = boxes[order], groups[order]
-    rank = torch.arange(len(order), device=scores.device)
+    count = order.shape[0]  # a tensor while it is traced
+    rank = torch.arange(count, device=scores.device)
     nearest = torch.zeros_like(scores)  # the IoU with the better box that overlaps most
     factors = torch.ones_like(scores)
-    for start in range(0, len(order), _BLOCK):
-        block, above = slice(start, start + _BLOCK), slice(min(start + _BLOCK, len(order)))
+    if torch.jit.is_tracing():  # a trace keeps the number of blocks: one for any number of boxes
+        blocks = [(slice(None), slice(None))]
+    else:
+        blocks = [
+            (slice(start, start + _BLOCK), slice(min(start + _BLOCK, count)))
+            for start in range(0, count, _BLOCK)
+        ]
+    for block, above in blocks:
         better = rank[above, None] < rank[block]
-        better &= sorted_groups[above, None] == sorted_groups[block]
+        better.logical_and_(sorted_groups[above, None] == sorted_groups[block])
         iou = pairwise_iou(Boxes(boxes[above]), Boxes(boxes[block])) * better
         nearest[block] = iou.amax(dim=0)
         own = decay(nearest[above, None]).clamp(min=torch.finfo(scores.dtype).tiny)
         factors[block] = torch.where(better, decay(iou) / own, 1).amin(dim=0)
     return scores * torch.empty_like(factors).scatter_(0, order, factors)
+
+
+def _best_first(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sorted scores and their indices; of equal scores the first comes first."""
+    if torch.onnx.is_in_onnx_export():  # has no stable sort
+        return scores.topk(scores.shape[0])
+    return scores.sort(descending=True, stable=True)
 
 
 def linear_decay(iou: Tensor) -> Tensor:
@@ -96,10 +110,10 @@ class MatrixNMSPostProcessor(ScoreDecayPostProcessor):
         self, boxes: Sequence[Tensor], scores: Sequence[Tensor], groups: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
         """See :meth:`NMSPostProcessor.suppress`."""
+        boxes, scores, groups = self.with_spare_boxes(boxes, scores, groups, 1)
         best = [
-            matrix_nms(b, s.float(), g, decay=self.decay).sort(descending=True, stable=True)
+            _best_first(matrix_nms(b, s.float(), g, decay=self.decay))
             for b, s, g in zip(boxes, scores, groups, strict=True)
         ]
-        counts = torch.stack([(x.values > self.min_score).sum() for x in best]).tolist()
-        counts = [min(count, self.max_detections) for count in counts]
-        return [(x.indices[:n], x.values[:n]) for x, n in zip(best, counts, strict=True)]
+        most = self.max_detections
+        return self.above_min_score((index[:most], values[:most]) for values, index in best)

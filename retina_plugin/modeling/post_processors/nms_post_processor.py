@@ -13,6 +13,7 @@ from torch import Tensor
 
 from retina_plugin.modeling.contracts import BoxCoder, box_dim
 from retina_plugin.modeling.post_processors.candidates import select_candidates
+from retina_plugin.modeling.post_processors.traced_candidates import traced_candidates, traced_nms
 from retina_plugin.registry import POST_PROCESSORS
 
 SHARED_DEFAULTS = {"CLASS_AGNOSTIC": False, "TOPK_PER_LEVEL": ()}
@@ -88,6 +89,7 @@ class NMSPostProcessor:
             "num_levels": len(retinanet.IN_FEATURES),
         }
 
+    @torch.compiler.disable  # its sizes depend on the data: compiled, each image would compile anew
     def __call__(
         self,
         logits: Sequence[Tensor],
@@ -96,14 +98,7 @@ class NMSPostProcessor:
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Instances]:
         """See :class:`retina_plugin.modeling.contracts.PostProcessor`."""
-        found = select_candidates(
-            logits, self.num_classes, self.score_thresh, self._topk(len(logits))
-        )
-        all_anchors = Boxes.cat(list(anchors)).tensor
-        boxes = self.coder.decode(
-            all_anchors[found.anchors.anchor], found.anchors.gather(deltas, box_dim(self.coder))
-        )
-        boxes, scores, classes = (found.by_image(x) for x in (boxes, found.scores, found.classes))
+        boxes, scores, classes = self._candidates(logits, deltas, anchors)
         groups = [torch.zeros_like(x) for x in classes] if self.class_agnostic else classes
         kept = self.suppress(boxes, scores, groups)
         placed = [
@@ -114,6 +109,31 @@ class NMSPostProcessor:
             Instances(size, pred_boxes=b, scores=s, pred_classes=c[keep])
             for size, b, c, (keep, s) in zip(image_sizes, placed, classes, kept, strict=True)
         ]
+
+    def _candidates(
+        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Boxes]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+        """Boxes, scores and classes of the candidates, one tensor per image each."""
+        topk = self._topk(len(logits))
+        if torch.jit.is_tracing():
+            images = traced_candidates(
+                logits,
+                deltas,
+                anchors,
+                coder=self.coder,
+                num_classes=self.num_classes,
+                score_thresh=self.score_thresh,
+                topk=topk,
+            )
+            boxes, scores, classes = zip(*images, strict=True)
+            return boxes, scores, classes
+        found = select_candidates(logits, self.num_classes, self.score_thresh, topk)
+        all_anchors = Boxes.cat(list(anchors)).tensor
+        decoded = self.coder.decode(
+            all_anchors[found.anchors.anchor], found.anchors.gather(deltas, box_dim(self.coder))
+        )
+        boxes, scores, classes = (found.by_image(x) for x in (decoded, found.scores, found.classes))
+        return boxes, scores, classes
 
     def suppress(
         self, boxes: Sequence[Tensor], scores: Sequence[Tensor], groups: Sequence[Tensor]
@@ -131,9 +151,11 @@ class NMSPostProcessor:
         # Image by image: batched_nms parts groups by adding to their coordinates, and chooses how
         # by the number of boxes. Over the whole batch it would round other boxes than Detectron2
         # does, so that up to 5 % of images change, and on CPUs take up to 20 times as long.
+        nms = traced_nms if torch.jit.is_tracing() else batched_nms
+        # torchvision's kernel for CPUs wants boxes and scores of one type
         keeps = [
-            batched_nms(*image, self.nms_thresh)[: self.max_detections]
-            for image in zip(boxes, scores, groups, strict=True)
+            nms(b.float(), s.float(), g, self.nms_thresh)[: self.max_detections]
+            for b, s, g in zip(boxes, scores, groups, strict=True)
         ]
         return [(keep, s[keep]) for keep, s in zip(keeps, scores, strict=True)]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from retina_plugin.modeling.post_processors.nms_post_processor import (
     SHARED_DEFAULTS,
@@ -15,6 +16,8 @@ from retina_plugin.modeling.post_processors.nms_post_processor import (
 )
 
 DECAY_DEFAULTS = {**SHARED_DEFAULTS, "METHOD": "gaussian", "SIGMA": 0.5}
+
+GONE = -1.0  # score of no box, or of one that was taken already: no true score is below 0
 
 Decay = Callable[[Tensor], Tensor]  # IoU -> factor in [0, 1], of the same shape
 
@@ -62,3 +65,33 @@ class ScoreDecayPostProcessor(NMSPostProcessor):
             )
         self.decay = decays[method]
         self.min_score = min_score
+
+    @staticmethod
+    def with_spare_boxes(
+        boxes: Sequence[Tensor], scores: Sequence[Tensor], groups: Sequence[Tensor], count: int
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+        """While tracing, append ``count`` boxes of score :data:`GONE` to each image.
+
+        A trace keeps the number of rounds of a loop, and has no maximum over nothing.
+        """
+        if not torch.jit.is_tracing():
+            return boxes, scores, groups
+        return (
+            [F.pad(x, (0, 0, 0, count)) for x in boxes],
+            [F.pad(x, (0, count), value=GONE) for x in scores],
+            [F.pad(x, (0, count)) for x in groups],
+        )
+
+    def above_min_score(
+        self, found: Iterable[tuple[Tensor, Tensor]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Drop what scores ``min_score`` or less.
+
+        Args:
+            found: indices and scores of each image, best first.
+        """
+        found = list(found)
+        if torch.jit.is_tracing():  # a trace would keep the counts
+            return [(i[s > self.min_score], s[s > self.min_score]) for i, s in found]
+        counts = torch.stack([(s > self.min_score).sum() for _, s in found]).tolist()
+        return [(i[:n], s[:n]) for (i, s), n in zip(found, counts, strict=True)]

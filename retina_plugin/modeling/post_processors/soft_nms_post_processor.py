@@ -11,12 +11,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from retina_plugin.modeling.post_processors.score_decay import (
     DECAY_DEFAULTS,
+    GONE,
     Decay,
     ScoreDecayPostProcessor,
 )
 from retina_plugin.registry import POST_PROCESSORS
-
-GONE = -1.0  # of no box, or one taken already: no true score is below 0
 
 
 @torch.no_grad()
@@ -119,12 +118,23 @@ class SoftNMSPostProcessor(ScoreDecayPostProcessor):
         self, boxes: Sequence[Tensor], scores: Sequence[Tensor], groups: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
         """See :meth:`NMSPostProcessor.suppress`."""
-        index, reduced = soft_nms(
-            pad_sequence(list(boxes), batch_first=True),
-            pad_sequence([x.float() for x in scores], batch_first=True, padding_value=GONE),
-            pad_sequence(list(groups), batch_first=True),
-            decay=self.decay,
-            max_detections=self.max_detections,
-        )
-        counts = (reduced > self.min_score).sum(dim=1).tolist()
-        return [(i[:n], s[:n]) for i, s, n in zip(index, reduced, counts, strict=True)]
+        boxes, scores, groups = self.with_spare_boxes(boxes, scores, groups, self.max_detections)
+        scores = [x.float() for x in scores]
+        if torch.jit.is_tracing():  # ONNX has no pad_sequence
+            batches = [
+                (b[None], s[None], g[None]) for b, s, g in zip(boxes, scores, groups, strict=True)
+            ]
+        else:
+            batches = [
+                (
+                    pad_sequence(list(boxes), batch_first=True),
+                    pad_sequence(scores, batch_first=True, padding_value=GONE),
+                    pad_sequence(list(groups), batch_first=True),
+                )
+            ]
+        found = []
+        for batch in batches:
+            found += zip(
+                *soft_nms(*batch, decay=self.decay, max_detections=self.max_detections), strict=True
+            )
+        return self.above_min_score(found)
