@@ -85,7 +85,6 @@ setup(
         "matplotlib>=3.7",
         "packaging",
         "black",
-        "setuptools<81",  # detectron2.model_zoo imports pkg_resources, which later ones lack
         "Pillow>=10.1",
         "numpy>=1.24",
     ],

@@ -64,7 +64,7 @@ def modules(*names: str) -> dict[str, str]:
 def write_wheels(folder: Path) -> None:
     """Write stand-ins for all packages that the set-up installs."""
     folder.mkdir()
-    parts = ("data", "engine", "modeling", "model_zoo")
+    parts = ("data", "engine", "modeling")
     detectron2 = modules("detectron2", *(f"detectron2/{part}" for part in parts))
     others = modules(
         *("torch", "torchvision", "sklearn", "skimage", "hotcoco", "simplejpeg", "pytest"),

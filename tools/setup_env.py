@@ -46,7 +46,6 @@ STAGES = {
 CHECK = """
 import importlib.util, platform
 import torch, torchvision, detectron2.data, detectron2.engine, detectron2.modeling
-from detectron2 import model_zoo
 for name in ("retina_plugin", "deepforest", "deep_sort_realtime", "sklearn", "skimage", "hotcoco",
              "simplejpeg", "pytest"):
     if importlib.util.find_spec(name) is None:

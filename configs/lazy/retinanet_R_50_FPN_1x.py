@@ -4,7 +4,6 @@
 # override: ... train.max_iter=1000 dataloader.train.total_batch_size=8 model.num_classes=20
 # time:     not measured here
 # expected: box AP 37.4 on COCO val2017, Detectron2's published number; not measured here
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 
@@ -17,11 +16,16 @@ from retina_plugin.modeling.losses.focal_loss import FocalLoss
 from retina_plugin.modeling.losses.smooth_l1_loss import SmoothL1Loss
 from retina_plugin.modeling.normalizers.ema_normalizer import EMANormalizer
 
-stock = model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.py")
-dataloader = stock.dataloader
-lr_multiplier = stock.lr_multiplier
-optimizer = stock.optimizer
-train = stock.train
+from ._detectron2_1x import (
+    backbone,
+    dataloader,
+    lr_multiplier,
+    optimizer,
+    pixel_mean,
+    pixel_std,
+    train,
+)
+
 train.amp.precision = "auto"  # where train.amp.enabled: float16 on CUDA, bfloat16 on the CPU
 train.flush_denormal = True
 train.optimize_inference = True
@@ -31,7 +35,7 @@ train.test_tiles = {"size": 0, "overlap": 128, "batch": 1}
 train.test_augmentation = {"min_sizes": [], "max_size": 4000, "flip": True, "vote_thresh": 0.65}
 
 model = L(FocalRetinaNet)(
-    backbone=stock.model.backbone,
+    backbone=backbone,
     head_in_features=["p3", "p4", "p5", "p6", "p7"],
     num_classes=80,
     head=L(FocalRetinaNetHead)(
@@ -63,9 +67,11 @@ model = L(FocalRetinaNet)(
         nms_thresh=0.5,
         max_detections=100,
     ),
-    pixel_mean=stock.model.pixel_mean,
-    pixel_std=stock.model.pixel_std,
+    pixel_mean=pixel_mean,
+    pixel_std=pixel_std,
     input_format="BGR",
     vis_period=0,
 )
-del stock  # what is left here is the config
+del backbone  # what is left here is the config
+
+__all__ = ["dataloader", "lr_multiplier", "model", "optimizer", "train"]

@@ -21,6 +21,7 @@ from detectron2.config.compat import guess_version
 from fvcore.common.config import BASE_KEY
 
 from retina_plugin.config.defaults import add_retina_config
+from retina_plugin.config.detectron2_configs import PREFIX, find_detectron2_config
 from retina_plugin.config.mistakes import (
     describe_mistyped,
     describe_unknown,
@@ -35,6 +36,7 @@ from retina_plugin.registry import UnknownNameError
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = "MODEL.RETINANET.NUM_CLASSES"
+STOCK_BASE = re.compile(rf"(?<![\w./-]){PREFIX}[\w./+-]+")
 OVERRIDE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -77,7 +79,14 @@ class UnsafeCfgNode(CfgNode):
             text = file.read()
         installed = "|".join(map(re.escape, config_folders()))
         urls = re.compile(rf"\b(?:{installed}){SCHEME}[\w./+-]+")
-        return io.StringIO(urls.sub(lambda url: str(find_url(url[0]).resolve()), text))
+        text = urls.sub(lambda url: str(find_url(url[0]).resolve()), text)
+        return io.StringIO(STOCK_BASE.sub(lambda base: _stock_base(filename, base[0]), text))
+
+
+def _stock_base(filename: str, base: str) -> str:
+    """A base beside the file as it is written, else the path of Detectron2's config."""
+    beside = (Path(filename).parent / base).is_file()
+    return base if beside else str(find_detectron2_config(base) or base)
 
 
 def load_config(
@@ -180,6 +189,8 @@ def _bases(path: Path, values: dict[str, Any], lines: dict[str, int]) -> list[tu
                 raise ConfigFileError(f"{at} {error}") from None
             continue
         base = (path.parent / Path(name).expanduser()).resolve()
+        if not base.is_file():
+            base = find_detectron2_config(name) or base
         if not base.is_file():
             raise ConfigFileError(
                 f"{at} '{name}' does not exist: there is no file {base}. An installed config is "

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
+from support.stock_configs import stock_config_file
 
 from retina_plugin.config.config_file import (
     ConfigKeyError,
@@ -47,7 +47,7 @@ def stock(path: str | Path) -> CfgNode:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_files_load_as_in_detectron2(name):
-    path = model_zoo.get_config_file(f"COCO-Detection/{name}.yaml")
+    path = str(stock_config_file(f"COCO-Detection/{name}.yaml"))
     assert repr(load_config(path)) == repr(stock(path))
     assert repr(load_config(path, allow_unsafe=True)) == repr(stock(path))
 
@@ -174,7 +174,7 @@ def test_allow_unsafe_is_detectron2s_own_way(write):
 
 
 def test_safe_node_merges_as_detectron2s():
-    path = model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_3x.yaml")
+    path = str(stock_config_file("COCO-Detection/retinanet_R_50_FPN_3x.yaml"))
     ours, theirs = SafeCfgNode(get_cfg()), get_cfg()
     ours.merge_from_file(path)
     theirs.merge_from_file(path)

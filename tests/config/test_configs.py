@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_anchor_generator, build_model
 from detectron2.utils.events import EventStorage
 from support.batches import make_batch
+from support.stock_configs import stock_config
 from support.tiny_models import tiny_focal_cfg
 
 import retina_plugin
@@ -22,6 +22,7 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 LEAVES = [path for path in FILES if "_base_" not in path.parts]
 BASES = [path for path in FILES if "_base_" in path.parts]
 ZOO = ["retinanet_R_50_FPN_1x", "retinanet_R_50_FPN_3x", "retinanet_R_101_FPN_3x"]
+STOCK = {"detectron2", "COCO-Detection"}  # for a Detectron2 without its configs
 PAPER = sorted((CONFIGS / "paper").glob("*.yaml"))
 
 
@@ -32,7 +33,8 @@ def name(path: Path) -> str:
 def test_there_are_configs():
     assert len(LEAVES) >= 9 and len(PAPER) == 2
     kinds = {path.parent.name for path in BASES}
-    assert kinds == {"model", "anchors", "schedules", "datasets", "recipes", "augmentations"}
+    own = {"model", "anchors", "schedules", "datasets", "recipes", "augmentations"}
+    assert kinds == own | STOCK
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -66,14 +68,14 @@ def test_every_base_is_used():
         bases = yaml.safe_load(path.read_text()).get("_BASE_", [])
         bases = [bases] if isinstance(bases, str) else bases
         used |= {(path.parent / base).resolve() for base in bases}
-    presets = CONFIGS / "_base_" / "anchors"  # for users
-    assert {path.resolve() for path in BASES if path.parent != presets} <= used
+    for_users = {"anchors", *STOCK}
+    assert {path.resolve() for path in BASES if path.parent.name not in for_users} <= used
 
 
 @pytest.mark.parametrize("model", ZOO)
 def test_resolves_to_the_model_zoos_values(model):
     ours = load_config(CONFIGS / f"{model}.yaml")
-    theirs = model_zoo.get_config(f"COCO-Detection/{model}.yaml")
+    theirs = stock_config(f"COCO-Detection/{model}.yaml")
     theirs.MODEL.META_ARCHITECTURE = "FocalRetinaNet"
     retina_plugin.add_retina_config(theirs)  # the plugin's keys, at their defaults
     ours.MODEL.RETINANET.NUM_CLASSES = 80  # from COCO's json when it trains

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from detectron2 import model_zoo
+from support.stock_configs import stock_config_file
 
 from retina_plugin.config.safe_yaml import ConfigFileError, UnsafeYamlError, read_yaml
 
@@ -30,7 +30,7 @@ def test_plain_yaml_is_read_as_yaml_reads_it(file):
 
 
 def test_stock_file_is_understood_bit_for_bit():
-    path = Path(model_zoo.get_config_file("Base-RetinaNet.yaml"))
+    path = stock_config_file("Base-RetinaNet.yaml")
     ours, theirs = read_yaml(path).values, yaml.unsafe_load(path.read_text())
     assert repr(ours) == repr(theirs)  # the same types and the shortest digits that round-trip
     assert ours["MODEL"]["ANCHOR_GENERATOR"]["SIZES"][4][2] == 512 * 2 ** (2.0 / 3)

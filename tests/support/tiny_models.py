@@ -1,10 +1,10 @@
 """Configs of detectors small enough to build one per test."""
 
-from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from support.stock_configs import stock_config
 from torch import nn
 
 from retina_plugin import add_retina_config
@@ -71,7 +71,7 @@ def tiny_focal_cfg(extended: bool = True, **retinanet) -> CfgNode:
 
 def zoo_cfg(depth: int) -> CfgNode:
     """The model zoo's RetinaNet of that depth, without its weights, on the CPU."""
-    cfg = model_zoo.get_config(f"COCO-Detection/retinanet_R_{depth}_FPN_{_SCHEDULE[depth]}.yaml")
+    cfg = stock_config(f"COCO-Detection/retinanet_R_{depth}_FPN_{_SCHEDULE[depth]}.yaml")
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = ""
     return cfg
