@@ -90,6 +90,6 @@ def test_mistakes_end_with_the_message_alone(tmp_path):
     words = (*WORDS, *data, "OUTPUT_DIR", tmp_path / "out")
     output = run(*words, *statistics(3), code=1)
     assert "error: 2 problem(s) in the data" in output and "Traceback" not in output
-    assert "image files of another number of bands than the model (2)" in output
+    assert "image files whose number of bands differs from the model's (2)" in output
     output = run(*words, *statistics(5, std=[1.0, 2.0, 3.0]), code=1)
     assert "error: MODEL.PIXEL_MEAN and MODEL.PIXEL_STD" in output and "got 5 and 3" in output

@@ -1,7 +1,7 @@
-"""Read a COCO json once and say all that is wrong with it.
+"""Read a COCO json once and report everything that is wrong with it.
 
-Detectron2 and pycocotools meet most of these mistakes with a bare ``KeyError`` or ``assert``, some
-only when they evaluate for the first time, and some not at all.
+Detectron2 and pycocotools answer most of these mistakes with a bare ``KeyError`` or ``assert``,
+some only in the first evaluation, and some not at all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from retina_plugin.data.findings import Finding, Findings
 
-MISSING = object()  # the value of a key that is not there
+MISSING = object()  # the value of a missing key
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 SPLITS = ("TRAIN", "TEST")
 SHORT = reprlib.Repr()
@@ -28,12 +28,12 @@ SHORT.maxstring = SHORT.maxother = 80
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What is kept of a COCO json.
+    """The classes of a COCO json and the findings about it.
 
     Attributes:
-        class_ids: id -> contiguous class index, in the order of ids, as Detectron2 maps them.
-        class_names: in the same order.
-        findings: what matters when it is trained on (TRAIN), or evaluated on (TEST).
+        class_ids: category id -> contiguous class index, in the order of ids, as in Detectron2.
+        class_names: the class names in the same order.
+        findings: the findings that matter for training (TRAIN) and for evaluation (TEST).
     """
 
     class_ids: dict[int, int]
@@ -42,12 +42,12 @@ class CocoFile:
 
 
 def read_coco_file(path: Path) -> CocoFile:
-    """Read and check a json; one that did not change since is not read twice."""
+    """Read and check a json; the result is cached until the file changes."""
     try:
         state = path.stat()
     except OSError as error:
         reading = _Reading(path.absolute())
-        advice = "Correct the path. Detectron2's own data sets are below $DETECTRON2_DATASETS."
+        advice = "Correct the path. Detectron2's built-in data sets are in $DETECTRON2_DATASETS."
         reading.add(SPLITS, ERROR, f"cannot be read: {error.strerror}", advice)
         return reading.result()
     return _read(path.resolve(), state.st_mtime_ns, state.st_size)
@@ -73,7 +73,7 @@ class Ids(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What a key of every image, annotation or category must be."""
+    """A rule for the value of a key of every image, annotation or category."""
 
     part: str
     key: str
@@ -93,7 +93,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _key(value: Any) -> Any:
-    """``value`` where it can be an id, else None, which is none."""
+    """``value`` if it can be an id, else None."""
     return value if isinstance(value, str) or _is_whole(value) else None
 
 
@@ -115,8 +115,8 @@ def _keeps_annotation(segmentation: Any) -> bool:
 SIDE = "a number of pixels above 0"
 RULES = (
     Rule("categories", "id", lambda v, _: _is_whole(v), "a whole number", "Number the categories."),
-    Rule("categories", "name", lambda v, _: _is_text(v), "a text", "Name every category."),
-    Rule("images", "id", lambda v, _: _key(v) is not None, "a number or text", "Add it."),
+    Rule("categories", "name", lambda v, _: _is_text(v), "a string", "Name every category."),
+    Rule("images", "id", lambda v, _: _key(v) is not None, "a number or string", "Add it."),
     Rule("images", "file_name", lambda v, _: _is_text(v), "a path below IMAGES", "Add it."),
     Rule("images", "width", lambda v, _: _is_number(v) and v > 0, SIDE, "Add the image's width."),
     Rule("images", "height", lambda v, _: _is_number(v) and v > 0, SIDE, "Add the image's height."),
@@ -153,7 +153,7 @@ RULES = (
         "annotations",
         "ignore",
         lambda v, _: v in (0, MISSING),
-        "0 or left out (Detectron2 does not support it)",
+        "0 or absent (Detectron2 does not support it)",
         "Write iscrowd: 1 instead for a region to ignore.",
     ),
     Rule(
@@ -161,10 +161,10 @@ RULES = (
         "segmentation",
         lambda v, _: _keeps_annotation(v),
         "polygons of 3 points or more",
-        "Detectron2 drops these annotations, boxes included: leave the key out to keep the box.",
+        "Detectron2 drops these annotations with their boxes: remove the key to keep the box.",
         WARNING,
     ),
-    # The rest bites in the first evaluation, hours after the start: pycocotools asks for them.
+    # pycocotools needs these in the first evaluation, which may be hours after the start.
     Rule(
         "annotations",
         "area",
@@ -177,7 +177,7 @@ RULES = (
         "annotations",
         "iscrowd",
         lambda v, _: v is not MISSING,
-        "there, as COCO's evaluation needs it",
+        "present, as COCO's evaluation needs it",
         "Write 0 for an object.",
         splits=("TEST",),
     ),
@@ -186,7 +186,7 @@ RULES = (
         "id",
         lambda v, _: v != 0,
         "other than 0, which pycocotools takes for 'not matched'",
-        "That object counts as missed whatever is detected: number annotations from 1.",
+        "Such an object always counts as missed: number annotations from 1.",
         WARNING,
         splits=("TEST",),
     ),
@@ -194,7 +194,7 @@ RULES = (
 
 
 class _Reading:
-    """One json and what is found in it."""
+    """A json that is being read, with its findings so far."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -212,28 +212,28 @@ class _Reading:
             self.findings[split].add(level, str(self.path), what, advice, example)
 
     def load(self, size: int) -> dict[str, Any] | None:
-        """The json's content; None if it has none."""
+        """Load the json; None if it is not valid."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             cut = isinstance(error, json.JSONDecodeError) and (
                 "Unterminated" in error.msg or error.pos >= len(error.doc.rstrip())
             )
-            advice = "It ends too early: copy or write it again." if cut else "Write it again."
-            self.add(SPLITS, ERROR, f"is no valid json ({size} bytes): {error}", advice)
+            advice = "It is truncated: copy or write it again." if cut else "Write it again."
+            self.add(SPLITS, ERROR, f"is not valid json ({size} bytes): {error}", advice)
             return None
         if not isinstance(content, dict):
             what = f"must be an object with {', '.join(SINGULAR)}; it is {_short(content)}"
-            self.add(SPLITS, ERROR, what, "Take the json in COCO's format for object detection.")
+            self.add(SPLITS, ERROR, what, "Use a json in COCO's object detection format.")
             return None
         return content
 
     def entries(self, content: dict[str, Any], part: str) -> list[dict[str, Any]]:
-        """The list of a part; says where it is missing, no list, or holds anything but objects."""
+        """The objects in a part's list; add findings for a missing list and for other entries."""
         if part == "annotations" and part not in content:
             what = 'has no "annotations"'
-            self.add(("TRAIN",), ERROR, what, "Take the json that has them.")
-            self.add(("TEST",), WARNING, what, "Detections are written, but there will be no AP.")
+            self.add(("TRAIN",), ERROR, what, "Use a json with annotations.")
+            self.add(("TEST",), WARNING, what, "Detections are written, but AP cannot be computed.")
             return []
         entries = content.get(part, MISSING)
         if not isinstance(entries, list) or (part == "categories" and not entries):
@@ -245,7 +245,7 @@ class _Reading:
         if len(objects) < len(entries):
             odd = next(entry for entry in entries if not isinstance(entry, dict))
             what = f'must have objects in "{part}"; {len(entries) - len(objects)} of its entries '
-            self.add(SPLITS, ERROR, f"{what} are none, the first is {_short(odd)}", "Correct them.")
+            self.add(SPLITS, ERROR, f"{what} are not, the first is {_short(odd)}", "Correct them.")
         return objects
 
     def check(self, parts: dict[str, list[dict[str, Any]]]) -> None:
@@ -259,7 +259,7 @@ class _Reading:
                     example = f"{_name(rule.part, index, entry)} has {rule.key} {_short(value)}"
                     self.add(rule.splits, rule.level, what, rule.advice, example)
         for part, key in (*((part, "id") for part in SINGULAR), ("categories", "name")):
-            # The popular minival jsons of 2014 share a few annotation ids; Detectron2 lets it pass
+            # The popular minival jsons of 2014 share a few annotation ids; Detectron2 accepts that
             known_flaw = part == "annotations" and "minival" in self.path.name
             level = WARNING if known_flaw else ERROR
             for value, count in Counter(_key(entry.get(key)) for entry in parts[part]).items():
@@ -269,7 +269,7 @@ class _Reading:
                     self.add(SPLITS, level, what, f"Give each its own {key}.", example)
 
     def result(self, categories: Iterable[dict[str, Any]] = ()) -> CocoFile:
-        """What to keep."""
+        """The classes and findings."""
         classes = sorted(
             (category["id"], str(category.get("name")))
             for category in categories
@@ -283,7 +283,7 @@ class _Reading:
 
 
 def _name(part: str, index: int, entry: dict[str, Any]) -> str:
-    """How an entry is called in messages: by its id or position, and its image or name."""
+    """An entry's name in messages: its id or position, and its image or name."""
     number = entry["id"] if _key(entry.get("id")) is not None else f"number {index + 1}"
     belongs = {
         "images": f" ({entry.get('file_name', 'no file_name')})",

@@ -1,7 +1,7 @@
-"""COCO detection json on disk: its records, an atomic writer, and the manifest of a made set.
+"""Write data sets in COCO's detection format, atomically, with a manifest.
 
-A made data set is a folder with one json and one folder of images per split, and a manifest that
-is written last: a preparation that was cut off has none, so the next call makes it again.
+A generated data set is a folder with a json and a folder of images per split, and a manifest that
+is written last: an interrupted preparation has no manifest, so the next call repeats it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class CocoDataset:
-    """One split in COCO's detection format; category ids are 1..K in the order of `class_names`.
+    """A split in COCO's detection format; category ids are 1..K in the order of `class_names`.
 
-    `dropped` counts boxes that were left out (remainders too thin to be a box).
+    `dropped` counts boxes that were dropped because they were too thin after cropping.
     """
 
     class_names: list[str]
@@ -34,7 +34,7 @@ class CocoDataset:
     dropped: int = 0
 
     def add_image(self, file_name: str, width: int, height: int, **extra: Any) -> int:
-        """Add an image and return its id; `extra` (its source, say) is kept in the record."""
+        """Add an image and return its id; `extra` keys (such as its source) go to the record."""
         image_id = len(self.images) + 1
         self.images.append(
             {"id": image_id, "file_name": file_name, "width": width, "height": height, **extra}
@@ -58,7 +58,7 @@ class CocoDataset:
         )
 
     def save(self, path: Path) -> None:
-        """Write the json in one step."""
+        """Write the json atomically."""
         categories = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
         write_json(
             path,
@@ -71,7 +71,7 @@ class CocoDataset:
         )
 
     def count(self) -> dict[str, int]:
-        """Number of images, of boxes that count, of crowd (ignored) and of dropped boxes."""
+        """The numbers of images, boxes, crowd boxes (ignored) and dropped boxes."""
         crowd = sum(a["iscrowd"] for a in self.annotations)
         return {
             "images": len(self.images),
@@ -83,7 +83,7 @@ class CocoDataset:
 
 @dataclass(frozen=True)
 class SplitPaths:
-    """Where a split lies: its COCO json and the folder its file names are relative to."""
+    """The paths of a split: its COCO json, and the folder that file names are relative to."""
 
     json: Path
     images: Path
@@ -95,7 +95,7 @@ class SplitPaths:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write json to a temporary file beside `path`, then rename: no reader sees half a file."""
+    """Write json to a temporary file beside `path`, then rename it, so that it appears as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -111,15 +111,17 @@ def write_json(path: Path, content: Any) -> None:
 def make_once(
     out_dir: Path, recipe: dict[str, Any], make_splits: Callable[[], dict[str, CocoDataset]]
 ) -> None:
-    """Call `make_splits` unless `out_dir` already holds what the same `recipe` made, all of it.
+    """Call `make_splits` unless `out_dir` already holds the complete result of the same `recipe`.
 
-    `recipe`: everything the result depends on, as json. `make_splits` writes SPLIT.json and the
-    images in SPLIT/ and returns what it wrote. The counts of each split are logged either way.
+    Args:
+        out_dir: folder of the data set.
+        recipe: everything that the result depends on, as json.
+        make_splits: writes SPLIT.json and the images in SPLIT/ and returns the splits.
     """
     manifest = _read_manifest(out_dir, recipe)
     if manifest is None:
         logger.info("making %s in %s", recipe["name"], out_dir)
-        (out_dir / MANIFEST).unlink(missing_ok=True)  # it must not vouch for files half replaced
+        (out_dir / MANIFEST).unlink(missing_ok=True)  # it would not describe half-replaced files
         splits = make_splits()
         manifest = {
             "recipe": recipe,
@@ -133,7 +135,7 @@ def make_once(
 
 
 def _read_manifest(out_dir: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest, if it is of this very recipe and every file still has its size."""
+    """The manifest if it is of the same recipe and every file has its recorded size, else None."""
     try:
         manifest = json.loads((out_dir / MANIFEST).read_text(encoding="utf-8"))
         complete = manifest["recipe"] == json.loads(json.dumps(recipe)) and all(

@@ -1,4 +1,4 @@
-"""Where ``DATASETS.COCO`` says that data sets lie."""
+"""Paths of the data sets that ``DATASETS.COCO`` declares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORD = "data_set.json"
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
-    """``value`` as a tuple: () for none, and for one its only entry."""
+    """``value`` as a tuple: () for None, and ``(value,)`` for a single value."""
     if isinstance(value, str) and value.startswith("["):  # [a, b] of a command line, unquoted
         with contextlib.suppress(yaml.YAMLError):
             value = yaml.safe_load(value)
@@ -27,7 +27,7 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def located(value: str | Path) -> Path:
-    """The path; ``datasets/...`` that is not here is below ``$DETECTRON2_DATASETS``, if set."""
+    """The path; a missing ``datasets/...`` is looked up in ``$DETECTRON2_DATASETS``, if set."""
     path, root = Path(value).expanduser(), os.environ.get("DETECTRON2_DATASETS")
     if root and not path.exists() and path.parts[:1] == ("datasets",):
         return Path(root).expanduser().joinpath(*path.parts[1:])
@@ -35,11 +35,11 @@ def located(value: str | Path) -> Path:
 
 
 def declared_places(split: dict[str, Any]) -> dict[str, SplitPaths]:
-    """The data sets of a node of ``DATASETS.COCO``, by name, whether their files are there or not.
+    """The paths of a split's data sets by name, whether or not the files exist.
 
     Args:
-        split: ``NAME``, ``JSON`` and ``IMAGES``, each one or a list; checked when they were
-            registered, see ``coco_registration.py``.
+        split: ``DATASETS.COCO.<split>`` with ``NAME``, ``JSON`` and ``IMAGES``, each a value or a
+            list, which ``coco_registration.py`` has checked.
     """
     names, jsons, images = (as_tuple(split.get(key)) for key in ("NAME", "JSON", "IMAGES"))
     paths = [located(value) for value in jsons]
@@ -54,7 +54,7 @@ def declared_places(split: dict[str, Any]) -> dict[str, SplitPaths]:
 
 
 def registered_place(name: str) -> SplitPaths | None:
-    """Of a data set that Detectron2's catalog has with its json; None of any other."""
+    """The paths of a data set whose json is in Detectron2's catalog, else None."""
     metadata = MetadataCatalog.get(name) if name in MetadataCatalog else {}
     if not metadata.get("json_file") or not metadata.get("image_root"):
         return None
@@ -62,7 +62,7 @@ def registered_place(name: str) -> SplitPaths | None:
 
 
 def record_place(folder: Path, name: str) -> None:
-    """Keep in a folder of results which files they are about, for whoever reads them later."""
+    """Record in a folder of results the paths of their data set, for the report."""
     place = registered_place(name)
     if place is not None:
         paths = {"json": str(place.json.absolute()), "images": str(place.images.absolute())}
@@ -70,7 +70,7 @@ def record_place(folder: Path, name: str) -> None:
 
 
 def recorded_place(folder: Path) -> SplitPaths | None:
-    """What :func:`record_place` kept; None where it kept nothing that can be read."""
+    """The paths that :func:`record_place` recorded, or None if there are none."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return SplitPaths(Path(record["json"]), Path(record["images"]))

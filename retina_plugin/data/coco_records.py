@@ -1,4 +1,4 @@
-"""A COCO json's records with what Detectron2 leaves out: more of its images and annotations."""
+"""Load a COCO json with additional keys of its images and annotations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retina_plugin.data.object_fields import KEY as ANNOTATION_KEYS
 from retina_plugin.data.object_fields import NEUTRAL, is_number_or_list
 
 IMAGE_KEYS = "DATASETS.COCO.EXTRA_IMAGE_KEYS"
-# of a record of Detectron2's, or of what its mappers make of one
+# keys of Detectron2's records, or of the inputs that its mappers make of them
 TAKEN = {
     "file_name",
     "height",
@@ -34,11 +34,11 @@ Record = dict[str, Any]
 
 
 class ExtraKeys(NamedTuple):
-    """What to load beside the standard keys.
+    """Keys to load besides the standard ones.
 
     Attributes:
-        images: of the json's images; they become keys of the records.
-        annotations: of its annotations; see ``object_fields``.
+        images: keys of the json's images, which become keys of the records.
+        annotations: keys of its annotations; see ``object_fields``.
     """
 
     images: tuple[str, ...] = ()
@@ -46,22 +46,22 @@ class ExtraKeys(NamedTuple):
 
 
 def load_coco_records(path: Path, images: Path, name: str, extra: ExtraKeys) -> list[Record]:
-    """``load_coco_json`` with further keys.
+    """``load_coco_json`` with additional keys.
 
     Args:
-        path: the json.
-        images: their folder.
-        name: of the data set.
-        extra: the further keys.
+        path: path of the json.
+        images: folder of the images.
+        name: name of the data set.
+        extra: the additional keys.
 
     Raises:
-        DataError: an image or annotation lacks such a key, or its value is no number where it must
-            be one; none has it; or a key is taken. Lists the first of all of them.
+        DataError: if an image lacks a key, no annotation has a key, a value is not a number where
+            it must be one, or a key is one of Detectron2's own. Lists the first of each.
     """
     findings = Findings()
     for key in sorted(TAKEN & set(extra.images)):
         what = f"'{key}' is a key of Detectron2's records"
-        findings.add(ERROR, IMAGE_KEYS, what, "Rename it in the json, or leave it out.")
+        findings.add(ERROR, IMAGE_KEYS, what, "Rename it in the json, or drop it here.")
     findings.raise_errors()
     records = load_coco_json(str(path), str(images), name, list(extra.annotations))
     if extra.images:
@@ -85,7 +85,7 @@ def _add_image_keys(
                 continue
             what = f"images without '{key}', which {IMAGE_KEYS} or DATALOADER.GROUP_FIELD names"
             example = f"image {record['image_id']} ({image['file_name']})"
-            findings.add(ERROR, str(path), what, "Write it to every image.", example)
+            findings.add(ERROR, str(path), what, "Add it to every image.", example)
 
 
 def _check_annotations(records: list[Record], path: Path, key: str, findings: Findings) -> None:
@@ -93,16 +93,16 @@ def _check_annotations(records: list[Record], path: Path, key: str, findings: Fi
     for record in records:
         for index, annotation in enumerate(record["annotations"], start=1):
             if annotation.get("iscrowd", 0):
-                continue  # no object
+                continue  # crowds are not objects
             total += 1
             found += key in annotation
             if is_number_or_list(annotation.get(key, NEUTRAL.get(key))):
                 continue
             value = repr(annotation[key]) if key in annotation else "missing"
-            what = f"annotations whose '{key}' is no finite number, nor a list of them"
-            advice = f"Correct them, or leave it out of {ANNOTATION_KEYS}."
+            what = f"annotations whose '{key}' is not a finite number or a list of them"
+            advice = f"Correct them, or remove the key from {ANNOTATION_KEYS}."
             example = f"annotation {index} of image {record['image_id']}: {value}"
             findings.add(ERROR, str(path), what, advice, example)
     if total and not found and key in NEUTRAL:
         what = f"no annotation has '{key}', which {ANNOTATION_KEYS} names"
-        findings.add(ERROR, str(path), what, "Is it spelt as in the json?")
+        findings.add(ERROR, str(path), what, "Check its spelling in the json.")

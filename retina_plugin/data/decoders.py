@@ -1,10 +1,10 @@
-"""What decodes image files: ``INPUT.DECODER``, in the format ``INPUT.FORMAT``.
+"""Decoders of image files: ``INPUT.DECODER``, for the format ``INPUT.FORMAT``.
 
-``PIL`` is Detectron2's ``read_image``. ``simplejpeg`` hands ordinary JPEG files straight to
-libjpeg-turbo: the same pixels, sooner. Another is a function and ``DECODERS[name] = function``.
+``PIL`` is Detectron2's ``read_image``. ``simplejpeg`` passes ordinary JPEG files directly to
+libjpeg-turbo, which gives the same pixels in less time. ``DECODERS[name] = function`` adds another.
 
-The formats are ``read_image``'s, and ``bands``: any number of channels, the values of the file, for
-which ``PIL`` stands for :class:`~retina_plugin.data.band_files.BandReader`.
+The formats are those of ``read_image``, and ``bands`` (any number of channels, values unchanged),
+for which ``PIL`` means :class:`~retina_plugin.data.band_files.BandReader`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def build_decoder(cfg: CfgNode) -> Decoder:
 
     Raises:
         UnknownNameError, ImportError: see :func:`find_decoder`.
-        ValueError: it does not read ``INPUT.FORMAT``.
+        ValueError: if the decoder cannot read ``INPUT.FORMAT``.
     """
     name = cfg.INPUT.get("DECODER", "PIL")
     decoder = find_decoder(name)
@@ -44,11 +44,11 @@ def build_decoder(cfg: CfgNode) -> Decoder:
 
 
 def find_decoder(name: str) -> Decoder:
-    """The decoder that ``INPUT.DECODER`` names.
+    """The decoder with the given name of ``INPUT.DECODER``.
 
     Raises:
-        UnknownNameError: there is none of this name; lists all.
-        ImportError: its package is not installed.
+        UnknownNameError: if there is no such decoder; lists the valid names.
+        ImportError: if its package is not installed.
     """
     if name not in DECODERS:
         raise unknown_name(KEY, name, DECODERS)
@@ -61,43 +61,43 @@ def find_decoder(name: str) -> Decoder:
 
 
 def read_with_simplejpeg(path: str, image_format: str) -> np.ndarray:
-    """``read_image`` with JPEG decoded by ``simplejpeg``: equal pixels.
+    """``read_image`` with JPEG decoded by ``simplejpeg``, to the same pixels.
 
-    Everything else is left to PIL: other files, CMYK, JPEG turned by EXIF or damaged, colour that
-    is wanted grey (libjpeg and PIL round differently), formats other than BGR, RGB and L. Pixels
-    could only differ where PIL was built with another libjpeg than libjpeg-turbo.
+    PIL reads everything else: other file types, CMYK, rotated or damaged JPEG, colour images read
+    as grey (libjpeg and PIL round differently), formats other than BGR, RGB and L. Pixels can
+    differ only where PIL was built with a libjpeg other than libjpeg-turbo.
 
     Args:
-        path: as ``PathManager`` reads it.
+        path: a path for ``PathManager``.
         image_format: ``INPUT.FORMAT``.
 
     Returns:
-        (H, W, C) uint8, contiguous; of what PIL read, as ``read_image`` returns it.
+        A contiguous uint8 array of shape ``(H, W, C)``; for files read by PIL as ``read_image``.
 
     Raises:
-        OSError, ...: what ``read_image`` raises, on the same files.
+        OSError, ...: what ``read_image`` raises for the same file.
     """
     import simplejpeg  # an extra
 
     with PathManager.open(path, "rb") as file:
-        image = Image.open(file)  # reads the header, refuses what is none or far too large
+        image = Image.open(file)  # reads the header, refuses other files and decompression bombs
         if image_format in SIMPLEJPEG_COLORS and _is_plain(image, image_format):
             file.seek(0)
             try:
                 return simplejpeg.decode_jpeg(file.read(), SIMPLEJPEG_COLORS[image_format])
             except ValueError:
-                pass  # damaged: PIL is more lenient, or says why not
+                pass  # damaged: PIL is more lenient, or gives the reason
     return read_image(path, image_format)
 
 
 def _is_plain(image: Image.Image, image_format: str) -> bool:
-    """Whether libjpeg alone gives the pixels that PIL gives."""
+    """Whether libjpeg decodes the image to the same pixels as PIL."""
     modes = ("L",) if image_format == "L" else ("L", "RGB")
     if image.format not in ("JPEG", "MPO") or image.mode not in modes:
         return False
     try:
         return image.getexif().get(EXIF_ORIENTATION, 1) == 1
-    except Exception:  # a broken EXIF block, which Detectron2 passes over
+    except Exception:  # a broken EXIF block, which Detectron2 ignores
         return False
 
 

@@ -1,4 +1,4 @@
-"""Image files that are missing, cut off, or of another size or number of bands than expected."""
+"""Find image files that are missing, truncated, or of an unexpected size or number of bands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIXTEEN_BIT = ("I", "F")  # PIL's modes begin so
 
 
 class Kind(NamedTuple):
-    """What may be said of a file."""
+    """A kind of finding about a file."""
 
     level: int
     what: str
@@ -38,41 +38,41 @@ KINDS = {
         ERROR,
         "image files that do not exist",
         "Correct IMAGES (image_root) or the file names.",
-        "Training ends with an error at the first of them.",
+        "Training stops with an error at the first of them.",
         CLEAN,
     ),
     "unreadable": Kind(
         ERROR,
         "image files that cannot be read",
         "Copy them again, or remove the images.",
-        "Training ends with an error at the first of them.",
+        "Training stops with an error at the first of them.",
         CLEAN,
     ),
     "size": Kind(
         ERROR,
-        "images of another size than the data says (width x height)",
-        "Correct width and height in the data, and see that its boxes are of the image as it is "
-        "read, after any EXIF rotation.",
+        "images whose size (width x height) differs from the annotations'",
+        "Correct width and height in the annotations, and check that the boxes refer to the image "
+        "after its EXIF rotation.",
     ),
     "bands": Kind(
         ERROR,
-        "image files of another number of bands than the model",
-        "Give MODEL.PIXEL_MEAN and MODEL.PIXEL_STD one number a band, or correct the files.",
+        "image files whose number of bands differs from the model's",
+        "Give MODEL.PIXEL_MEAN and MODEL.PIXEL_STD one number per band, or correct the files.",
     ),
     "16 bits": Kind(
         WARNING,
         "images of 16 bits or floats",
-        "Convert the files to 8 bits, or set INPUT.FORMAT: bands with one number a band in "
+        "Convert the files to 8 bits, or set INPUT.FORMAT: bands with one number per band in "
         "MODEL.PIXEL_MEAN and PIXEL_STD.",
-        "Every value above 255 is read as 255: most of them are white.",
+        "Every value above 255 is read as 255, so most pixels become white.",
     ),
     "mirrored": Kind(
         WARNING,
         "images that EXIF mirrors or turns by 180 degrees",
-        "Look whether their boxes fit: retina anchors CONFIG --pictures 8.",
-        "Boxes that were drawn on the unturned image are elsewhere, and no size gives it away.",
+        "Check their boxes: retina anchors CONFIG --pictures 8.",
+        "Boxes that were drawn on the unrotated image are misplaced, which sizes do not reveal.",
     ),
-    "turned": Kind(INFO, "images turned by EXIF, as the data's sizes say too"),
+    "turned": Kind(INFO, "images rotated by EXIF, in agreement with the annotated sizes"),
     "grey": Kind(INFO, "grey images", "All channels get the same values."),
     "alpha": Kind(INFO, "images with an alpha channel", "It is dropped."),
 }
@@ -82,11 +82,11 @@ logger = getLogger(__name__)
 
 @dataclass
 class ImageFiles:
-    """What is known of the files of a data set after a look at them.
+    """The results of checking the image files of a data set.
 
     Attributes:
-        bytes: of each that can be read, by path.
-        lost: paths of those that are missing or cannot be read.
+        bytes: the content of each readable file, by path.
+        lost: the paths of files that are missing or cannot be read.
     """
 
     bytes: dict[str, int] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class ImageFiles:
 
 
 class _File(NamedTuple):
-    """What a look at a file tells: its size in pixels as it is read, its bytes, and oddities."""
+    """A checked file: its size in pixels as it is read, its bytes, and the kinds of findings."""
 
     size: tuple[int, int]
     bytes: int = 0
@@ -108,16 +108,16 @@ def check_image_files(
     findings: Findings,
     bands: BandReader | None = None,
 ) -> ImageFiles:
-    """Open every image file: its header and its end, where that says enough.
+    """Check every image file by its header and its end, or completely where these do not suffice.
 
     Args:
-        records: Detectron2's dicts; those without ``file_name`` are passed over.
-        where: how findings name the data set.
-        findings: gets an error, a warning or information for each kind of problem.
-        bands: what will read the files, if ``INPUT.FORMAT`` is ``bands``.
+        records: Detectron2's records; those without ``file_name`` are skipped.
+        where: name of the data set in findings.
+        findings: an error, warning or information is added for each kind of problem.
+        bands: the reader of the files, if ``INPUT.FORMAT`` is ``bands``.
 
     Raises:
-        ImportError: a package that the files need is not installed.
+        ImportError: if a package that the files need is not installed.
     """
     start = time.perf_counter()
     with_files = [record for record in records if "file_name" in record]
@@ -143,14 +143,14 @@ def check_image_files(
                     if name in ("missing", "unreadable"):
                         seen.lost.add(path)
     seconds = time.perf_counter() - start
-    logger.info(f"{where}: {len(with_files)} image files looked at in {seconds:.1f} s.")
+    logger.info(f"{where}: {len(with_files)} image files checked in {seconds:.1f} s.")
     return seen
 
 
 def _look_at(
     records: list[dict[str, Any]], bands: BandReader | None
 ) -> Iterator[tuple[str, int | None, list[tuple[str, str]]]]:
-    """Path, bytes, and the key in ``KINDS`` with an example for each problem, of each file."""
+    """For each file its path, bytes, and the key in ``KINDS`` and an example of each problem."""
     for record in records:
         path = record["file_name"]
         try:
@@ -186,7 +186,7 @@ def _bands(path: str, bands: BandReader) -> _File:
 
 
 def _picture(path: str) -> _File:
-    """Of a file that Detectron2 can read."""
+    """Check a file in a format that Detectron2 reads."""
     with PathManager.open(path, "rb") as file:
         image = Image.open(file)
         orientation = _orientation(image)
@@ -200,7 +200,7 @@ def _picture(path: str) -> _File:
 
 
 def _kinds(image: Image.Image, orientation: int | None) -> Iterator[str]:
-    """The keys of ``KINDS`` that the header tells, beside sizes."""
+    """The keys of ``KINDS`` that follow from the header, except for sizes."""
     if image.mode.startswith(SIXTEEN_BIT):
         yield "16 bits"
     elif image.mode in ("1", "L"):
@@ -212,10 +212,10 @@ def _kinds(image: Image.Image, orientation: int | None) -> Iterator[str]:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """As Detectron2 finds it; it turns the image by it."""
+    """The EXIF orientation by which Detectron2 rotates the image, or None."""
     if image.format == "PNG" and not image.info.keys() & {"exif", "XML:com.adobe.xmp"}:
         return None  # getexif would decode the whole image
     try:
         return image.getexif().get(EXIF_ORIENTATION)
-    except Exception:  # a broken EXIF block, which Detectron2 passes over too
+    except Exception:  # a broken EXIF block, which Detectron2 ignores too
         return None

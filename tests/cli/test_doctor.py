@@ -146,7 +146,7 @@ def test_more_to_read_on_request(faulty):
 def test_a_json_that_is_no_json_does_not_hide_the_rest(faulty):
     (faulty / "train.json").write_text("{")
     screen = flat(doctor("my.yaml", "SOLVER.WARMUP_ITERS=99", code=1))
-    assert "train.json: is no valid json" in screen
+    assert "train.json: is not valid json" in screen
     assert "SOLVER.WARMUP_ITERS: is 99" in screen
 
 

@@ -39,9 +39,9 @@ def test_nothing_to_say(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (lambda text: text[: len(text) // 2], "It ends too early"),
-        (lambda text: "", "It ends too early"),
-        (lambda text: "images: []", "is no valid json"),
+        (lambda text: text[: len(text) // 2], "It is truncated"),
+        (lambda text: "", "It is truncated"),
+        (lambda text: "images: []", "is not valid json"),
         (lambda text: "[1, 2]", "must be an object with images, annotations, categories; it is [1"),
     ],
 )
@@ -113,7 +113,7 @@ def test_json_without_annotations_is_for_detection_only(tmp_path):
     path = write(tmp_path, lambda content: content.pop("annotations"))
     assert 'has no "annotations"' in told(path, logging.ERROR)
     assert told(path, logging.ERROR, "TEST") == ""
-    assert "there will be no AP" in told(path, logging.WARNING, "TEST")
+    assert "AP cannot be computed" in told(path, logging.WARNING, "TEST")
 
 
 def test_shared_annotation_ids_of_the_popular_minival_pass_as_in_detectron2(tmp_path):

@@ -62,7 +62,7 @@ def test_neutral_values_may_be_missing_but_not_all(make, blocks):
 
     records = load(make(only_first), blocks, (), ("weight",))
     assert sum("weight" in x for record in records for x in record["annotations"]) == 1
-    with pytest.raises(DataError, match=r"no annotation has 'gamma_shift'.*spelt as in the json"):
+    with pytest.raises(DataError, match=r"no annotation has 'gamma_shift'.*Check its spelling"):
         load(make(), blocks, (), ("gamma_shift",))
 
 
@@ -88,7 +88,7 @@ def test_mistakes_are_listed_with_examples(make, blocks):
     message = str(error.value)
     assert "3 problem(s)" in message and str(path) in message
     assert "images without 'site'" in message and "(1.png)" in message
-    assert "'weight' is no finite number" in message and "'heavy'" in message
+    assert "'weight' is not a finite number" in message and "'heavy'" in message
     assert "'meta' is no finite number" in message and "missing" in message
 
 

@@ -44,5 +44,5 @@ def test_goes_to_worker_processes():
 
 
 def test_at_least_one():
-    with pytest.raises(ValueError, match=r"INPUT.TILES.CACHE counts .* got 0"):
+    with pytest.raises(ValueError, match=r"INPUT.TILES.CACHE must be .* got 0"):
         LatestImages(Decoder(), count=0)

@@ -114,7 +114,7 @@ def test_exif_that_moves_pixels_is_told(orientation, make, tmp_path, caplog):
     assert ["mirrors or turns by 180" in x for x in found[30]] == [True] * (
         orientation in (2, 3, 4)
     )
-    assert ["turned by EXIF" in x for x in found[20]] == [True] * (orientation >= 5)
+    assert ["rotated by EXIF" in x for x in found[20]] == [True] * (orientation >= 5)
 
 
 def test_what_is_learnt_of_files_is_kept(make, tmp_path):
@@ -174,7 +174,7 @@ def test_files_of_bands_that_are_wrong(arrays):
 
 def test_another_number_of_bands(arrays):
     message = error_of(bands_config(3))
-    assert "image files of another number of bands than the model (3)" in message
+    assert "image files whose number of bands differs from the model's (3)" in message
     assert "0.npy: 5 in the file, 3 of the model" in message
     assert "Give MODEL.PIXEL_MEAN and MODEL.PIXEL_STD one number a band" in message
 

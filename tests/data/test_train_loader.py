@@ -210,7 +210,7 @@ def test_tiles_are_mixed(tiled, caplog):
             "WeightedTrainingSampler",
             r"go with DATALOADER.SAMPLER_TRAIN",
         ),
-        ("INPUT.TILES.CACHE", 0, r"CACHE counts decoded images, 1 or more, got 0"),
+        ("INPUT.TILES.CACHE", 0, r"CACHE must be 1 or more decoded images, got 0"),
     ],
 )
 def test_tiles_refuse(tiled, key, value, message):

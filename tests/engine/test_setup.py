@@ -188,7 +188,7 @@ def test_the_doctor_warns_before_training(config_file, data):
     log = (Path(cfg.OUTPUT_DIR) / "log.txt").read_text()
     assert "SOLVER.WARMUP_ITERS: is 99, but" in log
     assert "Fix: MODEL.RETINANET.NUM_CLASSES=3" in log
-    assert log.count("image files looked at") == 2  # a pass a set, not two
+    assert log.count("image files checked") == 2  # a pass a set, not two
     assert re.search(r"doctor: \d+\.\d s\. Fine: ", log)
 
 
