@@ -95,7 +95,7 @@ class SplitPaths:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write json to a temporary file beside `path`, then rename it, so that it appears as a whole."""
+    """Write json to a temporary file beside `path`, then rename it: it appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -89,7 +89,7 @@ def test_mistakes_are_listed_with_examples(make, blocks):
     assert "3 problem(s)" in message and str(path) in message
     assert "images without 'site'" in message and "(1.png)" in message
     assert "'weight' is not a finite number" in message and "'heavy'" in message
-    assert "'meta' is no finite number" in message and "missing" in message
+    assert "'meta' is not a finite number" in message and "missing" in message
 
 
 def test_taken_key(make, blocks):

@@ -176,7 +176,7 @@ def test_another_number_of_bands(arrays):
     message = error_of(bands_config(3))
     assert "image files whose number of bands differs from the model's (3)" in message
     assert "0.npy: 5 in the file, 3 of the model" in message
-    assert "Give MODEL.PIXEL_MEAN and MODEL.PIXEL_STD one number a band" in message
+    assert "Give MODEL.PIXEL_MEAN and MODEL.PIXEL_STD one number per band" in message
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
