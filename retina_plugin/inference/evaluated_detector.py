@@ -14,7 +14,7 @@ def evaluated_detector(cfg: CfgNode, model: nn.Module) -> nn.Module:
     if cfg.TEST.get("OPTIMIZE", True):
         model = optimize_for_inference(
             model,
-            winograd=cfg.MODEL.get("WINOGRAD", True),
+            winograd=cfg.MODEL.get("WINOGRAD", False),
             compile=cfg.TEST.get("COMPILE", False),
         )
     return tile_inference(cfg, model)

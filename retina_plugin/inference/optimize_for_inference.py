@@ -23,7 +23,7 @@ _SEQUENTIALS = (nn.Sequential, FoldedSequential, CheckpointedSequential)
 
 
 def optimize_for_inference(
-    model: nn.Module, *, channels_last: bool = True, winograd: bool = True, compile: bool = False
+    model: nn.Module, *, channels_last: bool = True, winograd: bool = False, compile: bool = False
 ) -> nn.Module:
     """A copy in evaluation mode, re-parameterised, with its norms folded into its convolutions.
 

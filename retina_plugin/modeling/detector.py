@@ -114,7 +114,7 @@ class FocalRetinaNet(DenseDetector):
         input_format: str = "BGR",
         loss_weighting: LossWeighting | None = None,
         fold_norms: bool = False,
-        winograd: bool = True,
+        winograd: bool = False,
     ) -> None:
         check_pixel_statistics(pixel_mean, pixel_std)
         channels = len(pixel_mean) if front_end is None else front_end.out_channels
@@ -182,7 +182,7 @@ class FocalRetinaNet(DenseDetector):
             "vis_period": cfg.VIS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
             "fold_norms": cfg.MODEL.get("FOLD_FROZEN_NORMS", False),
-            "winograd": cfg.MODEL.get("WINOGRAD", True),
+            "winograd": cfg.MODEL.get("WINOGRAD", False),
         }
 
     def forward(

@@ -34,7 +34,7 @@ KEYS = {
         "backbone.",
     ),
     "MODEL.WINOGRAD": Key(
-        True, "Whether 3x3 convolutions on the CPU are computed with fewer multiplications."
+        False, "Whether 3x3 convolutions on the CPU are computed with fewer multiplications."
     ),
     "MODEL.BACKBONE.GRADIENT_CHECKPOINTING": Key(
         False,

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-_SIDE, _KERNEL, _TILE = 4, 3, 6  # outputs a side that one tile of inputs gives
+_SIDE, _KERNEL, _TILE = 4, 3, 6  # outputs per side of a tile, its kernel and its inputs per side
 # Where the polynomials are evaluated, beside infinity. Lavin's (0, 1, -1, 2, -2) double the error.
 _POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
-_CHUNK = 128  # tiles at a time: what they expand to stays in the cache
+_CHUNK = 128  # tiles per pass, so that their transforms fit into the cache
 _LEAST_CHANNELS, _LEAST_CELLS = 128, 1024  # below, transforming costs what multiplying saves
 
 
 def use_winograd(module: nn.Module) -> int:
     """Compute 3x3 convolutions of stride 1 by Winograd's minimal filtering on the CPU, in place.
 
-    A tile of 4x4 outputs takes 36 instead of 144 multiplications for each pair of channels; the
-    relative error is 9e-7 for 256 channels, the direct sum's 2e-7 to 6e-7 by the processor. Other
-    devices (cuDNN chooses by itself) and precisions, small maps and few channels: as before. All
-    parameters and names stay, some modules only get another class.
+    A tile of 4x4 outputs takes 36 instead of 144 multiplications per pair of channels. The relative
+    error is 9e-7 to 1.2e-6 for 256 channels; that of the direct sum is 2e-7 to 6e-7, depending on
+    the processor. All else is the convolution's: memory that the output owns, memory format, the
+    state of autocast, derivatives. What cannot be kept is left to the convolution: other devices
+    and dtypes, autocast, higher derivatives and forward mode, ``torch.func``, tensor subclasses
+    such as fake tensors, a lower ``torch.set_float32_matmul_precision``, tracing and compiling,
+    small maps and few channels.
+
+    One deviation: a value that is not finite spreads over its tile, not only over its 3x3 cells.
 
     Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, sections 3, 4.
 
     Returns:
-        How many convolutions can use it.
+        The number of convolutions that can use it.
     """
     convs = [conv for conv in module.modules() if _fits(conv)]
     for conv in convs:
@@ -67,8 +72,8 @@ class WinogradConv2d(Conv2d):
     """Detectron2's ``Conv2d``, see :func:`use_winograd`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, H, W) -> (N, C', H, W)``, channels-last."""
-        if not _pays(x, self.weight):
+        """``(N, C, H, W) -> (N, C', H, W)``, in the memory format of ``Conv2d``."""
+        if not _pays(x, self.weight, self.bias):
             return super().forward(x)
         x = winograd_conv2d(x, self.weight, self.bias)
         if self.norm is not None:
@@ -76,15 +81,46 @@ class WinogradConv2d(Conv2d):
         return x if self.activation is None else self.activation(x)
 
 
-def _pays(x: Tensor, weight: Tensor) -> bool:
+def _pays(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    given = (x, weight) if bias is None else (x, weight, bias)
     return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        not torch.jit.is_tracing()  # the graph is to hold a convolution, not this algorithm
+        and not torch.compiler.is_compiling()
+        and all(_is_plain(tensor) for tensor in given)
+        and x.dim() == 4
+        and x.shape[1] == weight.shape[1]  # else the convolution raises its own error
         and x.shape[0] * x.shape[2] * x.shape[3] >= _LEAST_CELLS
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()  # those want the convolution, not how it is computed
-        and not torch.compiler.is_compiling()
+        and _products_are_exact()
     )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is fp32 in the CPU's memory, and neither fake, batched nor a dual number."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and _has_memory(tensor)
+        and forward_ad.unpack_dual(tensor).tangent is None
+    )
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """False of the wrappers of ``torch.func`` and ``torch.vmap``."""
+    try:
+        tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def _products_are_exact() -> bool:
+    """Whether matrix products of fp32 on the CPU are computed in fp32, as convolutions are."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # torch 2.9 and later
+    if matmul is None:
+        return torch.get_float32_matmul_precision() == "highest"
+    return matmul.fp32_precision in ("none", "ieee")
 
 
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -103,16 +139,18 @@ class _Winograd(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # someone differentiates twice
-            return _differentiable_backward(grad, x, weight, ctx.needs_input_grad)
-        return (
-            _convolve(grad, weight.flip(2, 3).transpose(0, 1)) if needs_x else None,
-            _grad_weight(x, grad) if needs_weight else None,
-            grad.sum((0, 2, 3)) if needs_bias else None,
-        )
+        # differentiated twice, or of a batch of gradients; or the precision has been changed since
+        if torch.is_grad_enabled() or not _has_memory(grad) or not _products_are_exact():
+            return _convolution_backward(grad, x, weight, ctx.needs_input_grad)
+        with torch.autocast("cpu", enabled=False):  # the caller of backward() may have entered it
+            return (
+                _convolve(grad, weight.flip(2, 3).transpose(0, 1)) if needs_x else None,
+                _grad_weight(x, grad) if needs_weight else None,
+                grad.sum((0, 2, 3)) if needs_bias else None,
+            )
 
 
-def _differentiable_backward(
+def _convolution_backward(
     grad: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     return torch.ops.aten.convolution_backward(
@@ -121,27 +159,42 @@ def _differentiable_backward(
 
 
 def _convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """``conv2d(x, weight, padding=1)``."""
-    to_output, to_weight, to_input = _matrices(x.dtype)
+    """``conv2d(x, weight, padding=1)``, in the memory format that ``conv2d`` chooses."""
+    to_output, to_weight, to_input = _MATRICES[x.dtype]
     (images, channels, height, width), filters = x.shape, len(weight)
     factors = to_weight @ weight.permute(2, 3, 1, 0).reshape(_KERNEL**2, -1)
     factors = factors.view(_TILE**2, channels, filters)
-    maps = x.new_empty(images, height, width, filters)
+    last = _is_channels_last(x) or _is_channels_last(weight)
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    maps = torch.empty(
+        (images, filters, height, width), dtype=x.dtype, device="cpu", memory_format=memory_format
+    )
     for image, rows in _parts(images, height, width):
         tiles = to_input @ _tiles(x[image], rows, _TILE)
         products = torch.bmm(tiles.view(_TILE**2, -1, channels), factors)
         outputs = (to_output @ products.view(_TILE**2, -1)).view(
             _SIDE, _SIDE, len(rows), -1, filters
         )
-        outputs = outputs.permute(2, 0, 3, 1, 4).reshape(len(rows) * _SIDE, -1, filters)
         top = rows.start * _SIDE
-        maps[image, top : top + len(outputs)] = outputs[: height - top, :width]
-    return maps.permute(0, 3, 1, 2)
+        if last:
+            outputs = outputs.permute(2, 0, 3, 1, 4).reshape(len(rows) * _SIDE, -1, filters)
+            outputs = outputs[: height - top, :width].permute(2, 0, 1)
+        else:
+            outputs = outputs.permute(4, 2, 0, 3, 1).reshape(filters, len(rows) * _SIDE, -1)
+            outputs = outputs[:, : height - top, :width]
+        maps[image, :, top : top + outputs.shape[1]] = outputs
+    return maps
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Whether its strides are, dense or not, in the order of ``torch.channels_last``."""
+    images, channels, height, width = tensor.stride()
+    return channels == 1 and tensor.shape[1] <= width <= height <= images
 
 
 def _grad_weight(x: Tensor, grad: Tensor) -> Tensor:
-    """``(C', C, 3, 3)``: the sum over all tiles, still transformed, then back once."""
-    to_output, to_weight, to_input = _matrices(x.dtype)
+    """``(C', C, 3, 3)``: the sum over all tiles, transformed back once."""
+    to_output, to_weight, to_input = _MATRICES[x.dtype]
     (images, channels, height, width), filters = x.shape, grad.shape[1]
     factors = x.new_zeros(_TILE**2, channels, filters)
     for image, rows in _parts(images, height, width):
@@ -154,17 +207,17 @@ def _grad_weight(x: Tensor, grad: Tensor) -> Tensor:
     return grad_weight.permute(3, 2, 0, 1).contiguous()
 
 
-@cache
 def _matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """What transforms tiles of outputs ``(16, 36)``, weights ``(36, 9)`` and inputs ``(36, 36)``.
 
     Filtering is the transpose of multiplying polynomials at points (Toom-Cook).
     """
-    points = torch.tensor(_POINTS, dtype=torch.float64)
+    exact = {"dtype": torch.float64, "device": "cpu"}
+    points = torch.tensor(_POINTS, **exact)
 
     def powers(count: int) -> Tensor:
-        table = torch.zeros(_TILE, count, dtype=torch.float64)
-        table[:-1] = points[:, None] ** torch.arange(count)
+        table = torch.zeros(_TILE, count, **exact)
+        table[:-1] = points[:, None] ** torch.arange(count, device="cpu")
         table[-1, -1] = 1  # infinity: the leading coefficient
         return table
 
@@ -173,6 +226,10 @@ def _matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     scale = 2 ** inputs.abs().amax(1, keepdim=True).log2().round()  # powers of 2 round nothing
     pairs = outputs, weights * scale, inputs / scale
     return tuple(torch.kron(m, m).to(dtype).contiguous() for m in pairs)
+
+
+# made at import: whatever mode or default device the first call runs under would stay in a cache
+_MATRICES = {dtype: _matrices(dtype) for dtype in (torch.float32, torch.float64)}
 
 
 def _parts(images: int, height: int, width: int) -> Iterator[tuple[int, range]]:

@@ -28,7 +28,7 @@ def measure_inference(contenders: Sequence[Contender], repeats: int) -> Part:
     cfg = contenders[-1].cfg
     models[OPTIMISED] = optimize_for_inference(
         models[PLUGIN],
-        winograd=cfg.MODEL.get("WINOGRAD", True),
+        winograd=cfg.MODEL.get("WINOGRAD", False),
         compile=cfg.TEST.get("COMPILE", False),
     )
     device = contenders[0].device

@@ -185,7 +185,7 @@ def test_traces(name):
 def test_3x3_convolutions_of_stride_1_multiply_less(name):
     """FocalRetinaNet has Winograd's in the neck, whatever neck."""
     cfg = neck_cfg(name)
-    cfg.MODEL.FPN.OUT_CHANNELS = 128
+    cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.WINOGRAD = 128, True
     model = build_model(cfg)
     winograd = [m for m in model.backbone.modules() if isinstance(m, WinogradConv2d)]
     of_neck = {"FPNNeck": 3, "LinearTopFPNNeck": 3, "PAFPNNeck": 5, "RepPANNeck": 5}

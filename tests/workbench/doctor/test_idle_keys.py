@@ -33,7 +33,7 @@ def test_nothing_to_say_of_keys_that_are_read():
         ("MODEL.PIXEL_STD", [2.0, 2.0, 2.0]),
         ("MODEL.WEIGHTS", "x.pth"),
         ("MODEL.CHANNELS_LAST", True),
-        ("MODEL.WINOGRAD", False),
+        ("MODEL.WINOGRAD", True),
         ("MODEL.FOLD_FROZEN_NORMS", True),
         ("MODEL.BACKBONE.GRADIENT_CHECKPOINTING", True),
         ("MODEL.ANCHOR_GENERATOR.OFFSET", 0.5),
