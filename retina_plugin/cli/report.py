@@ -77,7 +77,8 @@ def command(
         retina report output/crowns --json | jq .crowns_val.coco
 
     --json gives for each data set the numbers of retina_plugin.evaluation.analysis.analyse, with
-    --against those of its compare.
+    --against those of its compare. Of data that are not in COCO's format, as LVIS's and Pascal
+    VOC's, there are the numbers of their evaluators, under "results".
 
     What is missing in RUN, or on this machine, is missing on the page, which says so.
 
@@ -91,11 +92,14 @@ def command(
     with user_mistakes(extensions):
         folder = read_run(run)
         sets = _moved(find_sets(folder, names=names), json_gt, images)
+        if names:
+            chosen = {name: x for name, x in folder.results.items() if name in names}
+            folder = replace(folder, results=chosen)
         fields = group_by or group_fields(folder)
         options = {"group_by": fields, "score_thresh": score_thresh}
         if form is not None:
             other = read_run(against) if against else None
-            click.echo(_printed(form, sets, other, options))
+            click.echo(_printed(form, folder, sets, other, options))
             return
         with _progress(sets, against is not None) as say:
             page = write_report(
@@ -129,15 +133,22 @@ def _moved(
 
 
 def _printed(
-    form: str, sets: list[EvaluatedSet], other: RunFolder | None, options: dict[str, Any]
+    form: str,
+    run: RunFolder,
+    sets: list[EvaluatedSet],
+    other: RunFolder | None,
+    options: dict[str, Any],
 ) -> str:
     """The numbers of each data set; over another run, where there is one."""
     from retina_plugin.evaluation.analysis.comparison import Comparison, compare
     from retina_plugin.evaluation.analysis.text import as_text, comparison_text
+    from retina_plugin.evaluation.results_file import for_json
+    from retina_plugin.workbench.report.other_results import as_text as table_text
+    from retina_plugin.workbench.report.other_results import result_tables
     from retina_plugin.workbench.report.page import twin_of
     from retina_plugin.workbench.report.set_page import judge
 
-    if not sets:
+    if not (sets or run.results):
         raise ValueError("the run has no detections: nothing to count")
     for one in sets:
         problem = one.problem()
@@ -152,10 +163,17 @@ def _printed(
                 raise ValueError(note)
             found[one.name] = compare(analysis, twin.analysis)
     if form == "json":
-        return json.dumps({name: x.to_dict() for name, x in found.items()})
+        plain = {name: {"results": for_json(x)} for name, x in run.results.items()}
+        return json.dumps({**{name: x.to_dict() for name, x in found.items()}, **plain})
+    tables = result_tables(run.results, other.results if other else None)
     return "\n\n".join(
-        f"{name}\n{comparison_text(x) if isinstance(x, Comparison) else as_text(x)}"
-        for name, x in found.items()
+        [
+            *(
+                f"{name}\n{comparison_text(x) if isinstance(x, Comparison) else as_text(x)}"
+                for name, x in found.items()
+            ),
+            *(table_text(table, other.name if other else "") for table in tables),
+        ]
     )
 
 

@@ -34,11 +34,14 @@ from retina_plugin.engine.step import AUTO, build_step
 from retina_plugin.engine.validation_loss import observed_losses
 from retina_plugin.engine.validation_pictures import ValidationPictures
 from retina_plugin.engine.writers.build import build_writers
+from retina_plugin.evaluation.results_file import write_results
 from retina_plugin.inference.augmented_inference import SUFFIX, augment_inference
 from retina_plugin.inference.evaluated_detector import evaluated_detector
 from retina_plugin.modeling.weight_average import build_weight_average
 from retina_plugin.runs.load_run import run_of
 from retina_plugin.runs.run import Run
+
+INFERENCE = "inference"  # in OUTPUT_DIR, the results of each test set
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +201,7 @@ class RetinaTrainer(DefaultTrainer):
         cfg = run_of(cfg).settings
         model = cls.build_detector(cfg, model)
         names = cfg.DATASETS.TEST
+        keeps = evaluators is None
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in names]
         elif isinstance(evaluators, DatasetEvaluator):
@@ -212,7 +216,10 @@ class RetinaTrainer(DefaultTrainer):
                     DatasetEvaluators([x for x in group if x is not None])
                     for group in zip_longest(losses, pictures, evaluators)
                 ]
-            return super().test(cfg, model, evaluators)
+            results = super().test(cfg, model, evaluators)
+        if keeps:
+            _keep_results(cfg, results, INFERENCE)
+        return results
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode | Run, model: nn.Module) -> dict[str, Any]:
@@ -224,9 +231,10 @@ class RetinaTrainer(DefaultTrainer):
         cfg = run_of(cfg).settings
         detector = augment_inference(cfg, cls.build_detector(cfg, model))
         evaluators = [
-            cls.build_evaluator(cfg, name, f"inference{SUFFIX}") for name in cfg.DATASETS.TEST
+            cls.build_evaluator(cfg, name, f"{INFERENCE}{SUFFIX}") for name in cfg.DATASETS.TEST
         ]
         results = super().test(cfg, detector, evaluators)
+        _keep_results(cfg, results, f"{INFERENCE}{SUFFIX}")
         return {name + SUFFIX: value for name, value in results.items()}
 
     @classmethod
@@ -236,7 +244,7 @@ class RetinaTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(
-        cls, cfg: CfgNode | Run, dataset_name: str, folder: str = "inference"
+        cls, cfg: CfgNode | Run, dataset_name: str, folder: str = INFERENCE
     ) -> DatasetEvaluator:
         """The run's; results under ``OUTPUT_DIR/<folder>/<data set>``."""
         run = run_of(cfg)
@@ -264,6 +272,16 @@ def evaluate(cfg: CfgNode | Run, *, resume: bool) -> dict[str, Any]:
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def _keep_results(cfg: CfgNode, results: dict[str, Any], folder: str) -> None:
+    """Write ``OUTPUT_DIR/<folder>/<data set>/results.json``, for the report."""
+    names = cfg.DATASETS.TEST
+    if comm.is_main_process():
+        for name in names:
+            found = results if len(names) == 1 else results[name]
+            if found:  # an evaluator may have none
+                write_results(Path(cfg.OUTPUT_DIR) / folder / name, found)
 
 
 def _origin(run: Run) -> Origin:

@@ -68,7 +68,7 @@ def test_files_that_moved(made):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--dataset", "train"], "has no detections on it; it has them on: other, val"),
+        (["--dataset", "train"], "was not evaluated on it, but on: other, val"),
         (["--json-gt", "nowhere.json"], "of one data set; name it by --dataset"),
         (["--dataset", "val", "--json-gt", "nowhere.json"], "--json-gt: there is no nowhere.json"),
         (["--dataset", "val", "--group-by", "site_"], "site_"),

@@ -7,7 +7,8 @@ from support.tiny_lazy_config import write_tiny_lazy_config, write_yaml_twin
 
 from retina_plugin.config.config_file import ConfigKeyError, load_config
 from retina_plugin.config.safe_yaml import ConfigFileError
-from retina_plugin.engine.setup import argument_parser, setup
+from retina_plugin.engine.arguments import argument_parser
+from retina_plugin.engine.setup import setup
 from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.runs.load_run import load_run, run_of
 from retina_plugin.runs.yaml_run import YamlRun

@@ -56,11 +56,12 @@ def find_sets(
     Raises:
         ValueError: one of ``names`` was not evaluated; lists those that were.
     """
-    unknown = [name for name in names if name not in run.detections]
+    known = [*run.detections, *run.results]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        known = ", ".join(run.detections) or "none"
         raise ValueError(
-            f"--dataset {unknown[0]}: {run.path} has no detections on it; it has them on: {known}"
+            f"--dataset {unknown[0]}: {run.path} was not evaluated on it, but on: "
+            f"{', '.join(known) or 'none'}"
         )
     datasets: dict[str, Any] = run.config.get("DATASETS") or {}
     declared = declared_places((datasets.get("COCO") or {}).get("TEST") or {})

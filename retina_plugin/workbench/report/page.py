@@ -12,6 +12,7 @@ from retina_plugin.version import __version__
 from retina_plugin.workbench.report.charts import training_curves
 from retina_plugin.workbench.report.evaluated_sets import EvaluatedSet, find_sets
 from retina_plugin.workbench.report.gallery import draw_gallery
+from retina_plugin.workbench.report.other_results import result_tables
 from retina_plugin.workbench.report.pictures import reader_of
 from retina_plugin.workbench.report.render import render, write_page
 from retina_plugin.workbench.report.run_folder import RunFolder, read_run
@@ -84,6 +85,7 @@ def write_report(
         facts=_facts(run, pages),
         run_notes=[*run.notes, *problems],
         tests=pages,
+        results=result_tables(run.results, other.results if other else None),
         curves=training_curves(
             run.metrics, other.metrics if other else None, other.name if other else ""
         ),

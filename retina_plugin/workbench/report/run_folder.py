@@ -11,7 +11,10 @@ from typing import Any
 
 import yaml
 
+from retina_plugin.data.coco_places import as_tuple
 from retina_plugin.evaluation.curves import read_metrics
+from retina_plugin.evaluation.results_file import Results
+from retina_plugin.workbench.report.other_results import find_results
 
 CONFIG, METRICS, LOG = "config.yaml", "metrics.json", "log.txt"
 ENVIRONMENT = "environment.json"
@@ -32,6 +35,7 @@ class RunFolder:
         environment: content of ``environment.json``, see ``engine/run_folder.py``; empty where it
             is not there.
         detections: data set -> its file of detections in COCO's result format.
+        results: data set without such a file -> its numbers, as its evaluator gave them.
         finished: when the run wrote its last numbers.
         duration: of the training, as the log says it; "" if it does not.
         notes: what is missing or cannot be read, for people to read.
@@ -42,6 +46,7 @@ class RunFolder:
     metrics: Series
     environment: dict[str, Any]
     detections: dict[str, Path]
+    results: dict[str, Results]
     finished: datetime | None
     duration: str
     notes: tuple[str, ...]
@@ -70,12 +75,15 @@ def read_run(path: Path) -> RunFolder:
     config = _read(path / CONFIG, yaml.safe_load, notes, "the settings are unknown") or {}
     metrics = _read_metrics(path / METRICS, notes)
     detections = {file.parent.name: file for file in sorted(path.glob(f"inference/*/{DETECTIONS}"))}
-    if not (config or metrics or detections):
+    tested = as_tuple((config.get("DATASETS") or {}).get("TEST"))
+    results = find_results(path, metrics, tested)
+    results = {name: x for name, x in results.items() if name not in detections}
+    if not (config or metrics or detections or results):
         raise ValueError(
             f"RUN: {path} has no {CONFIG}, {METRICS} or inference/*/{DETECTIONS}: "
             "give the OUTPUT_DIR of a training"
         )
-    if not detections:
+    if not (detections or results):
         notes.append(
             f"inference/*/{DETECTIONS} is not there: the run was not evaluated on a data set in "
             "COCO's format; train_net.py --eval-only does it"
@@ -86,6 +94,7 @@ def read_run(path: Path) -> RunFolder:
         metrics=metrics,
         environment=_environment(path),
         detections=detections,
+        results=results,
         finished=_finished([path / METRICS, *detections.values()]),
         duration=_duration(path / LOG),
         notes=tuple(notes),
