@@ -11,7 +11,6 @@ import io
 import logging
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +243,7 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
     unknown: list[str] = []
     mistyped: list[str] = []
     valid: dict[str, str] = {}
+    free = _free_keys()
     for keys, value, where in settings:
         bad = first_unknown(cfg, keys)
         if bad is not None:
@@ -252,7 +252,7 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
             of = f"of {node}" if node else "at the top"
             valid[node] = f"Valid keys {of}: {', '.join(sorted(node_at(cfg, keys[:bad])))}."
             continue
-        if keys in _free_keys():
+        if keys in free:
             node_at(cfg, keys[:-1])[keys[-1]] = None  # else it must keep the type of a file's value
         nested = value
         for key in reversed(keys):
@@ -269,7 +269,6 @@ def _merge(settings: list[tuple[tuple[str, ...], Any, str]], cfg: CfgNode) -> No
         raise ConfigFileError("\n".join(mistyped))
 
 
-@cache
 def _free_keys() -> frozenset[tuple[str, ...]]:
     """The keys whose default is None: they take a value of any type, a list as well as one text."""
     defaults = add_retina_config(get_cfg())

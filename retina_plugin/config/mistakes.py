@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from detectron2.config import CfgNode
 
-from retina_plugin.registry import ROLES
-
-COMPONENT_NODES = {role.node for role in ROLES}  # each component's settings stand in one of them
+from retina_plugin.registry import ROLES, near_misses
 
 
 def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple, Any]]:
@@ -51,7 +48,7 @@ def describe_unknown(cfg: CfgNode, keys: tuple[str, ...], bad: int) -> str:
     message = f"unknown key {'.'.join(keys)}."
     if "." in keys[bad]:
         return f"{message} In a file keys are nested, not dotted: write '{_nested(keys)}'."
-    near = _nearest(keys[bad], node_at(cfg, keys[:bad]))
+    near = near_misses(keys[bad], node_at(cfg, keys[:bad]), cutoff=0.7)
     meant = [(*keys[:bad], name, *keys[bad + 1 :]) for name in near]
     meant = [path for path in meant if first_unknown(cfg, path) is None] or [
         (*keys[:bad], name) for name in near
@@ -62,7 +59,7 @@ def describe_unknown(cfg: CfgNode, keys: tuple[str, ...], bad: int) -> str:
     hint = " or ".join(".".join(path) for path in meant[:3])
     if hint:
         message += f" Did you mean {hint}?"
-    if bad < len(keys) - 1 and ".".join(keys[:bad]) in COMPONENT_NODES:
+    if bad < len(keys) - 1 and ".".join(keys[:bad]) in [role.node for role in ROLES]:
         message += f" If {keys[bad]} is of your own, --import its file."
     return message
 
@@ -70,11 +67,6 @@ def describe_unknown(cfg: CfgNode, keys: tuple[str, ...], bad: int) -> str:
 def _nested(keys: tuple[str, ...]) -> str:
     *groups, last = ".".join(keys).split(".")
     return "".join(f"{group}: {{" for group in groups) + f"{last}: ..." + "}" * len(groups)
-
-
-def _nearest(key: str, node: CfgNode) -> list[str]:
-    upper = {name.upper(): name for name in node}
-    return [upper[name] for name in difflib.get_close_matches(key.upper(), upper, cutoff=0.7)]
 
 
 def describe_mistyped(cfg: CfgNode, keys: tuple[str, ...], value: Any) -> str:

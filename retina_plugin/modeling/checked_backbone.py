@@ -11,7 +11,7 @@ from detectron2.modeling import Backbone, build_backbone
 from retina_plugin.modeling.backbones.pixel_format import pixel_warning
 from retina_plugin.modeling.layers.checkpointing import checkpoint_backbone
 from retina_plugin.modeling.pretrained_part import pretrained_part
-from retina_plugin.registry import NECKS
+from retina_plugin.registry import NECKS, require_built
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ def build_checked_backbone(cfg: CfgNode, channels: int) -> Backbone:
             ``MODEL.RETINANET.IN_FEATURES``; says what is.
     """
     backbone = build_backbone(cfg, ShapeSpec(channels=channels))
-    NECKS.require_built(
+    require_built(
+        NECKS,
         cfg,
         backbone,
         f"{cfg.MODEL.BACKBONE.NAME} builds a neck of its own; take a backbone builder that "

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog
 from torch import nn
 
 from retina_plugin.cli import main
-from retina_plugin.registry import BACKBONES
+from retina_plugin.registry import BACKBONES, unused_settings
 from retina_plugin.workbench.benchmark import backbone_variants, backbones
 from retina_plugin.workbench.benchmark.backbone_variants import (
     FULL,
@@ -38,7 +38,7 @@ def test_every_family_is_there():
 def test_configs_of_the_full_table_are_valid(variant, head):
     cfg = variant_cfg(variant, head, classes=80, tiny=False)
     assert cfg.MODEL.BACKBONE.NAME in dict(BACKBONES)
-    assert BACKBONES.unused_settings(cfg) == []
+    assert unused_settings(BACKBONES, cfg) == []
 
 
 def test_every_tiny_backbone(tmp_path):

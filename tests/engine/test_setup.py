@@ -270,7 +270,7 @@ def extension(tmp_path, monkeypatch):
     yield write
     for name in set(sys.modules) - modules:
         del sys.modules[name]
-    for registered in (BOX_LOSSES._obj_map, BOX_LOSSES._defaults, BOX_LOSSES._nodes):
+    for registered in (BOX_LOSSES._obj_map, BOX_LOSSES.schema.components):
         for name in set(registered) - losses:
             registered.pop(name, None)
 

@@ -55,12 +55,8 @@ def test_unknown_names_list_the_valid_ones(key, valid, extended):
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("NUM_CLASES", "NUM_CLASSES"),
-        ("ASSIGNERS", "ASSIGNER"),
         ("NORMALIZER.EMANormalizer.MOMENTUN", "MOMENTUM"),
         ("ASSIGNER.MaxIoUAssigner.ALLOW_LOW_QUALITY_MATCH", "ALLOW_LOW_QUALITY_MATCHES"),
-        ("ASSIGNER.MaxIOUAssigner.X", "MaxIoUAssigner"),
-        ("CLS_LOSS.NAMES", "NAME"),
     ],
 )
 @pytest.mark.parametrize("extended", [True, False])
@@ -82,19 +78,6 @@ def test_features_that_the_backbone_lacks():
 
 
 @pytest.mark.parametrize(
-    ("node", "meant"),
-    [("BACKBONE.MobileNet", "MobileNetV2"), ("ANCHOR_GENERATOR.Octave", "OctaveAnchorGenerator")],
-)
-@pytest.mark.parametrize("extended", [True, False])
-def test_nodes_misspelt_below_detectron2s_own(node, meant, extended):
-    cfg = tiny_focal_cfg(extended)
-    parent, name = node.split(".")
-    cfg.MODEL[parent][name] = CfgNode({"NORM": "BN"})
-    with pytest.raises(UnknownNameError, match=rf"MODEL.{parent}: '{name}' is unknown.*{meant}"):
-        build_model(cfg)
-
-
-@pytest.mark.parametrize(
     ("settings", "vain"),
     [
         (["NAME", "PAFPNNeck"], "MODEL.NECK.NAME PAFPNNeck"),
@@ -111,14 +94,6 @@ def test_a_neck_for_a_backbone_that_brings_its_own(settings, vain):
     cfg.merge_from_list(keys)
     builder = "build_tiny_fpn_backbone builds a neck of its own; take"
     with pytest.raises(ValueError, match=f"{vain} would have no effect: {builder}"):
-        build_model(cfg)
-
-
-@pytest.mark.parametrize(("key", "meant"), [("NAEM", "NAME"), ("PAFPN", "PAFPNNeck")])
-def test_a_misspelt_neck_below_such_a_backbone(key, meant):
-    cfg = tiny_focal_cfg()
-    cfg.MODEL.NECK[key] = "x"
-    with pytest.raises(UnknownNameError, match=rf"MODEL.NECK: '{key}' is unknown.*mean.* {meant}"):
         build_model(cfg)
 
 

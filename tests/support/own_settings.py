@@ -9,5 +9,5 @@ def drop_foreign_settings(cfg):
         node = find_node(cfg, role.node) or {}
         for name, component in role:
             if not component.__module__.startswith("retina_plugin."):
-                node.pop(role._nodes[name], None)
+                node.pop(role.schema.components[name].node, None)
     return cfg

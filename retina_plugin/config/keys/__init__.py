@@ -7,9 +7,11 @@ from typing import Any
 
 from retina_plugin.config.keys import data, evaluation, model, solver
 from retina_plugin.config.keys.key import Key
-from retina_plugin.registry import unknown_name
+from retina_plugin.registry import declare_key, unknown_name
 
 OWN_KEYS: dict[str, Key] = {**model.KEYS, **data.KEYS, **solver.KEYS, **evaluation.KEYS}
+for _key in OWN_KEYS:
+    declare_key(_key)
 
 
 def defaults_below(node: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from retina_plugin.registry import BOX_LOSSES
 NODE = "MODEL.RETINANET.BOX_LOSS.SumOfBoxLosses"
 
 
-@BOX_LOSSES.register(defaults={"TERMS": (), "WEIGHTS": ()})
+@BOX_LOSSES.register(defaults={"TERMS": (), "WEIGHTS": ()}, parts="TERMS")
 class SumOfBoxLosses(nn.Module):
     """``sum_i w_i L_i``.
 
@@ -27,8 +27,6 @@ class SumOfBoxLosses(nn.Module):
     Raises:
         ValueError: there is no term, or not as many weights as terms.
     """
-
-    parts = "TERMS"  # whose settings are used as well
 
     def __init__(self, *, terms: Sequence[BoxLoss] = (), weights: Sequence[float] = ()) -> None:
         super().__init__()
@@ -48,7 +46,7 @@ class SumOfBoxLosses(nn.Module):
         Raises:
             UnknownNameError: a term is no box loss; lists the valid ones.
         """
-        names = BOX_LOSSES.settings(cfg, cls.__name__)[cls.parts]
+        names = BOX_LOSSES.settings(cfg, cls.__name__)["TERMS"]
         return {"terms": [BOX_LOSSES.build_named(cfg, name) for name in names]}
 
     def forward(self, positives: PositiveBoxes) -> Tensor:

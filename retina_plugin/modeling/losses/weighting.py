@@ -11,7 +11,7 @@ from torch import Tensor
 from retina_plugin.config.keys import check_choice, defaults_below
 from retina_plugin.modeling.contracts import DenseTargets, PositiveBoxes
 from retina_plugin.modeling.geometry import centreness
-from retina_plugin.registry import unknown_name
+from retina_plugin.registry import find_node, warn_of_unread_keys
 
 KEY = "MODEL.RETINANET.LOSS"
 
@@ -72,16 +72,10 @@ class LossWeighting:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Of ``cfg.MODEL.RETINANET.LOSS``, which need not be there.
-
-        Raises:
-            UnknownNameError: an unknown key; lists the valid ones.
-        """
-        node, defaults = cfg.MODEL.RETINANET.get("LOSS", {}), defaults_below(KEY)
-        for key in node:
-            if key not in defaults:
-                raise unknown_name(KEY, key, defaults)
-        return {key.lower(): value for key, value in {**defaults, **node}.items()}
+        """Of ``cfg.MODEL.RETINANET.LOSS``, which need not be there; unknown keys are warned of."""
+        warn_of_unread_keys(cfg, KEY)
+        node = find_node(cfg, KEY) or {}
+        return {key.lower(): node.get(key, value) for key, value in defaults_below(KEY).items()}
 
     def count(self, targets: DenseTargets, positives: PositiveBoxes) -> Tensor:
         """What the normalizer is given: a scalar tensor."""

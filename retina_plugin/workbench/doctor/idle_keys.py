@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from retina_plugin.config.defaults import add_retina_config
 from retina_plugin.data.findings import Findings
-from retina_plugin.registry import ROLES, Role
+from retina_plugin.registry import ROLES, Role, unused_settings
 from retina_plugin.runs.load_run import run_of
 from retina_plugin.workbench.doctor.meta_model import MetaModel
 from retina_plugin.workbench.doctor.paste import pasted
@@ -74,7 +74,7 @@ def check_idle_keys(
         return
     if settings:
         for role in ROLES:
-            for key in role.unused_settings(cfg):
+            for key in unused_settings(role, cfg):
                 what = f"has no effect: {role.selector} is {role.selected(cfg)}"
                 fix = _choosing(role, key)
                 advice = "Or leave it out." if fix else "Leave it out."

@@ -302,4 +302,4 @@ def test_settings_of_another_have_no_effect_and_that_is_said(caplog):
 
 def test_lazily():
     assert instantiate(L(FrameFrontEnd)(out_channels=3)).out_channels == 3
-    assert set(FRONT_ENDS._nodes) >= {"none", "LearnedScaleFrontEnd", "FilterBankFrontEnd"}
+    assert set(dict(FRONT_ENDS)) >= {"none", "LearnedScaleFrontEnd", "FilterBankFrontEnd"}

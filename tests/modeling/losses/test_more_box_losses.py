@@ -222,7 +222,6 @@ class TestWeighting:
             ("BOXES_BY", "qality", "Did you mean quality"),
             ("COUNT", "objects", "positives, quality"),
             ("CLS", -1.0, r"LOSS\.CLS must be 0 or more"),
-            ("CSL", 1.0, "Did you mean CLS"),
         ],
     )
     def test_names_what_is_wrong(self, key, value, message):

@@ -4,7 +4,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from support.tiny_models import tiny_cfg, tiny_focal_cfg
 
 from retina_plugin import FocalRetinaNet
-from retina_plugin.registry import BOX_LOSSES
+from retina_plugin.registry import BOX_LOSSES, ComponentSettings
 from retina_plugin.workbench.benchmark.cases import Case
 from retina_plugin.workbench.benchmark.contenders import build_contenders, features_and_maps
 
@@ -32,8 +32,8 @@ def test_stock_and_plugin_with_the_same_weights(cfg):
 
 def test_what_registers_after_the_config_was_made_is_no_difference(monkeypatch):
     cfg = tiny_focal_cfg(True)
-    monkeypatch.setitem(BOX_LOSSES._defaults, "LaterLoss", {"SCALE": 1.0})
-    monkeypatch.setitem(BOX_LOSSES._nodes, "LaterLoss", "LaterLoss")
+    later = ComponentSettings("LaterLoss", {"SCALE": 1.0})
+    monkeypatch.setitem(BOX_LOSSES.schema.components, "LaterLoss", later)
     assert "differs" not in build(cfg)[1]
     cfg.MODEL.RETINANET.LOSS.CLS = 2.0
     assert "stock differs in LOSS" in build(cfg)[1]
@@ -69,7 +69,7 @@ def test_what_stock_cannot_follow_is_said():
 def test_no_detector_of_stock():
     cfg = tiny_focal_cfg()
     cfg.MODEL.ANCHOR_GENERATOR.NAME = "OctaveAnchorGenerator"
-    cfg.MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.OCTAVES = 3
+    cfg.MODEL.ANCHOR_GENERATOR.OctaveAnchorGenerator.SCALES_PER_OCTAVE = 3
     cfg.MODEL.RETINANET.NUM_CLASSES = None
     with pytest.raises(ValueError, match="NUM_CLASSES"):
         build(cfg)
