@@ -6,12 +6,13 @@ VENV_PYTHON := .venv/bin/python
 # A PYTHON that someone named rebuilds an environment made with another; the default one keeps it.
 SETUP_FLAGS := $(if $(filter file,$(origin PYTHON)),--keep-interpreter)
 
-.PHONY: help setup demo digits test clean interpreter
+.PHONY: help setup demo digits test reference clean interpreter
 
 help:
 	@echo "make demo    set up what is missing, then prepare data, train, evaluate, draw pictures"
 	@echo "make digits  the second data set: ten classes of digits on photographs, the same way"
 	@echo "make test    set up what is missing, then check style and run all tests"
+	@echo "make reference  write the reference page of the config keys"
 	@echo "make setup   set up what is missing in .venv (a second run takes no time)"
 	@echo "make clean   remove .venv"
 	@echo "PYTHON=...   interpreter to use, >= 3.10 (default: python3); a Detectron2 it has is kept"
@@ -37,6 +38,9 @@ test: setup
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m pytest tests -n 2 --dist loadfile
+
+reference: setup
+	$(VENV_PYTHON) -W ignore -m retina_plugin.cli config --markdown > docs/reference/config.md
 
 clean: interpreter
 	@"$(PYTHON)" tools/setup_env.py --clean

@@ -65,6 +65,12 @@ class EMO(Backbone):
 
 @BACKBONES.register(defaults={"WIDTH": 32, "DEPTHS": (2, 2, 4, 2)}, node="EMO")
 def build_retinanet_emo_fpn_backbone(cfg, input_shape):
+    """EMO and an FPN.
+
+    Settings:
+        width: number of channels of the first stage; every further stage has twice as many.
+        depths: number of blocks of each of the four stages.
+    """
     settings = BACKBONES.settings(cfg, "build_retinanet_emo_fpn_backbone")
     body, channels = EMO(settings["WIDTH"], settings["DEPTHS"]), cfg.MODEL.FPN.OUT_CHANNELS
     top = LastLevelP6P7(body.output_shape()["res5"].channels, channels, "res5")

@@ -25,7 +25,14 @@ from retina_plugin.registry import DETECTORS
     node="DistilledRetinaNet",
 )
 class DistilledRetinaNet(FocalRetinaNet):
-    """`loss_features`: squared differences in cells with a sure teacher; `loss_logits`: BCE."""
+    """`loss_features`: squared differences in cells with a sure teacher; `loss_logits`: BCE.
+
+    Args:
+        config: path of the teacher's config.
+        weights: path of the teacher's weights.
+        features: weight of `loss_features`.
+        logits: weight of `loss_logits`.
+    """
 
     @classmethod
     def from_config(cls, cfg):

@@ -17,7 +17,13 @@ from retina_plugin.registry import BOX_LOSSES
 
 @BOX_LOSSES.register(defaults={"A": 0.1, "B": 1.0, "FAR": 100.0})
 class PsychOcclusionLoss(nn.Module):
-    """`A * pen + B * (1 - pen) * L`, L being GIoU's, pen in [0, 1] an object's difficulty."""
+    """`A * pen + B * (1 - pen) * L`, L being GIoU's, pen in [0, 1] an object's difficulty.
+
+    Args:
+        a: loss of an object of difficulty 1.
+        b: weight of the loss L of an object of difficulty 0.
+        far: distance from which the distance's part of the difficulty is 1.
+    """
 
     def __init__(self, *, a, b, far):
         super().__init__()

@@ -8,17 +8,24 @@ from collections.abc import Callable
 from typing import Any
 
 SECTION = re.compile(r"^(Args|Settings):\s*$")
+CLASS = re.compile(r":class:`(\w+)`")
 ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): (?P<text>.*)$")
 
 
 def described_settings(component: Callable[..., Any]) -> dict[str, str]:
     """The entries of the sections ``Args:`` and ``Settings:``, by name.
 
-    A class has those of its bases as well, for the arguments that it hands on. ``Settings:`` is for
-    a function that reads its settings from the config.
+    A class has those of its bases as well, for the arguments that it hands on. A function, which
+    reads its settings from the config, has those of the classes that its docstring names by
+    ``:class:``, and its own in a section ``Settings:``.
     """
     found: dict[str, str] = {}
-    sources = component.__mro__[::-1] if isinstance(component, type) else (component,)
+    if isinstance(component, type):
+        sources = component.__mro__[::-1]
+    else:
+        named = CLASS.findall(component.__doc__ or "")
+        classes = [component.__globals__[name] for name in named if name in component.__globals__]
+        sources = (*classes, component)
     for source in sources:
         for function in (source, vars(source).get("__init__")):
             found |= _entries(getattr(function, "__doc__", None) or "")

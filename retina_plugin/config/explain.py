@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,9 +17,10 @@ from retina_plugin.config.keys import OWN_KEYS
 from retina_plugin.config.keys.detectron2 import NO_EFFECT, STOCK_KEYS
 from retina_plugin.config.mistakes import leaves
 from retina_plugin.config.names import WILDCARDS
-from retina_plugin.registry import ROLES, UnknownNameError
+from retina_plugin.registry import DETECTORS, ROLES, Role, UnknownNameError
 
 PLUGIN, DETECTRON2 = "retina_plugin", "Detectron2"
+ROLES_AND_CODE = re.compile(r"(?::\w+:)?`+([^`]+)`+")  # of reStructuredText
 HAS_NO_EFFECT = "A key of Detectron2 that has no effect on a RetinaNet."
 UNKNOWN = "A key of Detectron2."
 
@@ -43,6 +46,13 @@ class Explanation:
     owner: str
 
     @property
+    def text(self) -> str:
+        """The meaning, and the valid names unless the meaning says them."""
+        missing = [name for name in self.valid if f"`{name}`" not in self.meaning]
+        names = ", ".join(f"`{name}`" for name in self.valid)
+        return f"{self.meaning} One of {names}." if missing else self.meaning
+
+    @property
     def has_effect(self) -> bool:
         """Whether it is known to have an effect on a RetinaNet."""
         return self.meaning not in (HAS_NO_EFFECT, UNKNOWN)
@@ -54,8 +64,13 @@ def explain_all() -> list[Explanation]:
     found = {".".join(keys): value for keys, value in leaves(cfg)}
     values = {key: value for key, value in found.items() if not isinstance(value, CfgNode)}
     settings = _component_keys()
-    names = {role.selector: tuple(sorted(role.names())) for role in ROLES}
+    names = {role.selector: _names(role) for role in ROLES if role is not DETECTORS}
     return [_explain(key, values[key], settings, names) for key in sorted(values)]
+
+
+def _names(role: Role) -> tuple[str, ...]:
+    """The names that a role's selector may have, those of Detectron2's registry included."""
+    return tuple(sorted({*role.names(), *dict(role.mirror or ())}))
 
 
 def _explain(
@@ -98,6 +113,7 @@ def _component_keys() -> dict[str, tuple[str, str]]:
             meanings = described_settings(role.get(name))
             for key in defaults:
                 meaning = meanings.get(key.lower(), "")
+                meaning = ROLES_AND_CODE.sub(r"`\1`", meaning)
                 found[f"{role.node}.{node}.{key}"] = (name, meaning[:1].upper() + meaning[1:])
     return found
 
@@ -113,11 +129,19 @@ def find_keys_like(text: str, explained: list[Explanation]) -> list[Explanation]
     else:
         found = [x for x in explained if x.key == text]
         found = found or [x for x in explained if x.key.startswith(f"{text}.")]
-        found = found or [x for x in explained if x.key.endswith(f".{text}")]
-        found = found or [x for x in explained if f".{text}." in x.key]
+        found = found or _by_part(explained, lambda key: key.endswith(f".{text}"))
+        found = found or _by_part(explained, lambda key: f".{text}." in key)
     if found:
         return found
     raise UnknownNameError(f"{text}: there is no such config key.{_near(text, explained)}")
+
+
+def _by_part(
+    explained: list[Explanation], fits: Callable[[str], bool]
+) -> list[Explanation]:
+    """The keys of which a part fits, those without effect only if there are no others."""
+    found = [x for x in explained if fits(x.key)]
+    return [x for x in found if x.has_effect] or found
 
 
 def _near(text: str, explained: list[Explanation]) -> str:

@@ -54,7 +54,9 @@ _RESNETS = {
 }
 _MODEL = {
     "DEVICE": StockKey("Device, such as `cpu` or `cuda`; the CPU is used where there is no CUDA."),
-    "META_ARCHITECTURE": StockKey("Detector; `FocalRetinaNet` for this plugin's."),
+    "META_ARCHITECTURE": StockKey(
+        "Detector: `FocalRetinaNet`, Detectron2's `RetinaNet`, or one of your own."
+    ),
     "WEIGHTS": StockKey("Path or URL of the weights that training starts from; empty for none."),
     "PIXEL_MEAN": StockKey("Mean of each channel, subtracted from the pixels."),
     "PIXEL_STD": StockKey("Standard deviation of each channel, by which the pixels are divided."),

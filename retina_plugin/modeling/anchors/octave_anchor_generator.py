@@ -28,7 +28,7 @@ class OctaveAnchorGenerator(DefaultAnchorGenerator):
     Args:
         base_sizes: square roots of the anchors' areas in pixels; one list a level, or a single
             list for all levels.
-        scales_per_octave: n; one number, or one a level.
+        scales_per_octave: number of scales n per octave, one for all levels or one per level.
         aspect_ratios: height / width; one list a level, or a single list for all levels.
         strides: of the levels, in pixels.
         offset: of the first anchor's centre, in strides.

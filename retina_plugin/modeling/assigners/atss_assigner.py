@@ -34,7 +34,7 @@ class ATSSAssigner(PerImageAssigner):
     candidates a level). Of cells at the same distance the first ones are taken.
 
     Args:
-        topk: cells a level.
+        topk: number of candidate cells per level.
 
     The other arguments are :class:`PerImageAssigner`'s.
 

@@ -31,8 +31,8 @@ class MaxIoUAssigner(PerImageAssigner):
     Args:
         iou_thresholds: rising, in (0, 1].
         iou_labels: one more than thresholds, each -1, 0 or 1.
-        allow_low_quality_matches: also make each box's best anchors objects, however small the
-            IoU. Detectron2 does, the paper does not.
+        allow_low_quality_matches: whether each box's best anchors are positive however small the
+            IoU, as in Detectron2 and unlike in the paper.
 
     The other arguments are :class:`PerImageAssigner`'s.
 

@@ -35,10 +35,10 @@ class PerImageAssigner(ABC):
     """An assigner that looks at one image at a time; subclasses say how in :meth:`match`.
 
     Args:
-        ignore_iof: background anchors of which at least this part lies in an ignored region (a
-            crowd box, see ``INPUT.IGNORE_CROWD``) get label -1.
-        allowed_border: anchors that reach farther over the image's edge, in pixels, get label -1;
-            negative: however far. The image is the one before padding.
+        ignore_iof: share of its area in an ignored region (a crowd box, see
+            ``INPUT.IGNORE_CROWD``) from which a background anchor gets label -1.
+        allowed_border: distance in pixels beyond the edge of the unpadded image from which an
+            anchor gets label -1; negative for no limit.
 
     Raises:
         ValueError: ``ignore_iof`` is not in (0, 1].

@@ -41,9 +41,10 @@ class SimOTAAssigner(PerImageAssigner):
     not; here it is that of the box's own class.
 
     Args:
-        topk: largest k.
-        centre_radius: in strides of the anchor's level.
-        iou_weight: of the overlap against the score.
+        topk: largest number of positive anchors per box.
+        centre_radius: distance from the box's centre, in strides of the anchor's level, within
+            which anchors are candidates.
+        iou_weight: weight of the IoU's cost relative to the classification's.
 
     The other arguments are :class:`PerImageAssigner`'s.
 

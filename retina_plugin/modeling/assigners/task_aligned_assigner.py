@@ -37,8 +37,9 @@ class TaskAlignedAssigner(PerImageAssigner):
     are of the anchors inside the box: there those of all that lie inside, which may be none.
 
     Args:
-        topk: objects a box at most.
-        alpha, beta: weights of score and overlap.
+        topk: largest number of positive anchors per box.
+        alpha: exponent of the score.
+        beta: exponent of the IoU.
 
     The other arguments are :class:`PerImageAssigner`'s.
 

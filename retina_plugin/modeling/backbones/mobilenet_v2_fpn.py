@@ -30,7 +30,8 @@ class MobileNetV2(Backbone):
 
     Args:
         out_features: which of them to return.
-        norm: ``FrozenBN`` (statistics and scale stay as loaded), ``BN`` or ``SyncBN``.
+        norm: norm of the backbone: ``FrozenBN`` (statistics and scale stay as loaded), ``BN`` or
+            ``SyncBN``.
         freeze_at: freeze the stem (1) and the stages up to ``res<freeze_at>``; 0 freezes nothing.
         in_channels: of an image.
 
@@ -119,7 +120,10 @@ def _counter_of(name: str) -> str:
 
 @BACKBONES.register(defaults={"NORM": "FrozenBN"}, node="MobileNetV2")
 def build_retinanet_mobilenet_v2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """MobileNetV2 and a neck (``MODEL.FPN``, ``MODEL.NECK``, ``MODEL.BACKBONE.MobileNetV2``)."""
+    """MobileNetV2 and a neck (``MODEL.NECK``).
+
+    The settings ``MODEL.BACKBONE.MobileNetV2`` are arguments of :class:`MobileNetV2`.
+    """
     settings = BACKBONES.settings(cfg, "build_retinanet_mobilenet_v2_fpn_backbone")
     bottom_up = MobileNetV2(
         out_features=tuple(cfg.MODEL.FPN.IN_FEATURES),

@@ -33,11 +33,12 @@ class MViTStages(NamedByStride, MViT):
 
     Args:
         out_features: which of ``res2`` to ``res5`` (MViT's ``scale2`` to ``scale5``) to return.
-        embed_dim: channels of ``res2``; every further stage has twice as many.
-        depths: blocks of each of the four stages.
-        num_heads: of the first stage's attention; every further stage has twice as many.
-        window_size: of the first stage's attention, in cells; halves with every stage.
-        drop_path_rate: of the last block's stochastic depth; falls linearly towards the image.
+        embed_dim: number of channels of ``res2``; every further stage has twice as many.
+        depths: number of blocks of each of the four stages.
+        num_heads: number of the first stage's attention heads; every further stage has twice as
+            many.
+        window_size: side of the first stage's attention windows, in cells; halves with every stage.
+        drop_path_rate: rate of the last block's stochastic depth; falls linearly towards the image.
         freeze_at: freeze the patch embedding (1) and the stages up to ``res<freeze_at>``.
         in_channels: of an image.
 
@@ -84,7 +85,10 @@ class MViTStages(NamedByStride, MViT):
 
 @BACKBONES.register(defaults=DEFAULTS, node="MViT")
 def build_retinanet_mvit_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Detectron2's MViT and a neck (``MODEL.BACKBONE.MViT``, ``MODEL.NECK``)."""
+    """Detectron2's MViT and a neck (``MODEL.NECK``).
+
+    The settings ``MODEL.BACKBONE.MViT`` are arguments of :class:`MViTStages`.
+    """
     settings = BACKBONES.settings(cfg, "build_retinanet_mvit_fpn_backbone")
     bottom_up = MViTStages(
         out_features=cfg.MODEL.FPN.IN_FEATURES,

@@ -25,6 +25,9 @@ def build_retinanet_registered_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec
     2^N, whatever that is called. Freezing, norms and input channels are the registered builder's
     own business.
 
+    Settings:
+        bottom_up: name of a backbone in Detectron2's registry.
+
     Raises:
         UnknownNameError: no such backbone; lists the near and the registered ones.
         ValueError: it is this one, or it lacks a stride; lists what it has.

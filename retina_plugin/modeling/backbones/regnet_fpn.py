@@ -37,10 +37,15 @@ class RegNetStages(NamedByStride, RegNet):
 
     Args:
         out_features: which of ``res2`` to ``res5`` (RegNet's ``s1`` to ``s4``) to return.
-        depth, w_a, w_0, w_m, group_width: of the design space.
-        se_ratio: of squeeze and excitation; 0 has none.
-        stem_width: of the first convolution.
-        norm: ``FrozenBN``, ``BN``, ``SyncBN``, ``GN`` (widths must be multiples of 32) or ``LN``.
+        depth: number of blocks.
+        w_a: slope of the blocks' widths, as in RegNet's paper.
+        w_0: initial width.
+        w_m: multiplier between the stages' widths.
+        group_width: channels of each group of the 3x3 convolutions.
+        se_ratio: ratio of squeeze and excitation; 0 for none.
+        stem_width: number of channels of the first convolution.
+        norm: norm of the backbone: ``FrozenBN``, ``BN``, ``SyncBN``, ``GN`` (widths must be
+            multiples of 32) or ``LN``.
         freeze_at: freeze the stem (1) and the stages up to ``res<freeze_at>``; 0 freezes nothing.
         in_channels: of an image.
 
@@ -90,7 +95,10 @@ class RegNetStages(NamedByStride, RegNet):
 
 @BACKBONES.register(defaults=DEFAULTS, node="RegNet")
 def build_retinanet_regnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Detectron2's RegNet and a neck (``MODEL.BACKBONE.RegNet``, ``MODEL.NECK``)."""
+    """Detectron2's RegNet and a neck (``MODEL.NECK``).
+
+    The settings ``MODEL.BACKBONE.RegNet`` are arguments of :class:`RegNetStages`.
+    """
     settings = BACKBONES.settings(cfg, "build_retinanet_regnet_fpn_backbone")
     bottom_up = RegNetStages(
         out_features=cfg.MODEL.FPN.IN_FEATURES,

@@ -30,11 +30,11 @@ class SwinStages(NamedByStride, SwinTransformer):
 
     Args:
         out_features: which of ``res2`` to ``res5`` (Swin's ``p0`` to ``p3``) to return.
-        embed_dim: channels of ``res2``; every further stage has twice as many.
-        depths: blocks of each of the four stages.
-        num_heads: of each stage's attention; divides its channels.
-        window_size: of the attention, in cells.
-        drop_path_rate: of the last block's stochastic depth; falls linearly towards the image.
+        embed_dim: number of channels of ``res2``; every further stage has twice as many.
+        depths: number of blocks of each of the four stages.
+        num_heads: number of each stage's attention heads; divides its channels.
+        window_size: side of the attention's windows, in cells.
+        drop_path_rate: rate of the last block's stochastic depth; falls linearly towards the image.
         freeze_at: freeze the patch embedding (1) and the stages up to ``res<freeze_at>``.
         in_channels: of an image.
 
@@ -88,7 +88,10 @@ def _check(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> N
 
 @BACKBONES.register(defaults=DEFAULTS, node="Swin")
 def build_retinanet_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Detectron2's Swin and a neck (``MODEL.BACKBONE.Swin``, ``MODEL.NECK``)."""
+    """Detectron2's Swin and a neck (``MODEL.NECK``).
+
+    The settings ``MODEL.BACKBONE.Swin`` are arguments of :class:`SwinStages`.
+    """
     settings = BACKBONES.settings(cfg, "build_retinanet_swin_fpn_backbone")
     bottom_up = SwinStages(
         out_features=cfg.MODEL.FPN.IN_FEATURES,

@@ -35,9 +35,10 @@ class Timm(Backbone):
     networks name theirs, after ``network.``.
 
     Args:
-        model: of ``timm.list_models()``; no weights are downloaded.
+        model: name of a model of ``timm.list_models()``; no weights are downloaded.
         out_features: which of ``res1`` to ``res5`` to return, those that the model has.
-        norm: in place of batch norms, see ``set_norms`` of ``modeling/backbones/norms.py``.
+        norm: norm that replaces batch norms: ``BN``, ``SyncBN``, ``FrozenBN``, ``GN``, ``LN``, or
+            ``auto``, which freezes batch norms and keeps others, see ``set_norms``.
         freeze_at: freeze the stem (1) and the stages up to ``res<freeze_at>``; 0 freezes nothing.
             The stem is what comes before stride 4, or a patch embedding of stride 4.
         in_channels: of an image.
@@ -154,7 +155,10 @@ def _unknown_model(model: str, names: Sequence[str]) -> UnknownNameError:
 
 @BACKBONES.register(defaults={"MODEL": "convnext_tiny", "NORM": AUTO}, node="Timm")
 def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """A network of timm's and a neck (``MODEL.BACKBONE.Timm``, ``MODEL.NECK``)."""
+    """A network of timm and a neck (``MODEL.NECK``).
+
+    The settings ``MODEL.BACKBONE.Timm`` are arguments of :class:`Timm`.
+    """
     settings = BACKBONES.settings(cfg, "build_retinanet_timm_fpn_backbone")
     bottom_up = Timm(
         model=settings["MODEL"],

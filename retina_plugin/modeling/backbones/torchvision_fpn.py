@@ -38,9 +38,10 @@ class Torchvision(Backbone):
     same, else it is refused): their norms can be folded, their stages be checkpointed.
 
     Args:
-        model: of ``torchvision.models.list_models()``; no weights are downloaded.
+        model: name of a model of ``torchvision.models.list_models()``; no weights are downloaded.
         out_features: which of ``stem`` and ``res2`` to ``res5`` to return, in that order.
-        norm: in place of batch norms, see ``set_norms`` of ``modeling/backbones/norms.py``.
+        norm: norm that replaces batch norms: ``BN``, ``SyncBN``, ``FrozenBN``, ``GN``, ``LN``, or
+            ``auto``, which freezes batch norms and keeps others, see ``set_norms``.
         freeze_at: freeze the stem (1) and the stages up to ``res<freeze_at>``; 0 freezes nothing.
         in_channels: of an image.
 
@@ -149,7 +150,10 @@ def _put(root: nn.Module, path: str, module: nn.Module) -> None:
 
 @BACKBONES.register(defaults={"MODEL": "resnet50", "NORM": AUTO}, node="Torchvision")
 def build_retinanet_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """A network of torchvision's and a neck (``MODEL.BACKBONE.Torchvision``, ``MODEL.NECK``)."""
+    """A network of torchvision and a neck (``MODEL.NECK``).
+
+    The settings ``MODEL.BACKBONE.Torchvision`` are arguments of :class:`Torchvision`.
+    """
     settings = BACKBONES.settings(cfg, "build_retinanet_torchvision_fpn_backbone")
     bottom_up = Torchvision(
         model=settings["MODEL"],

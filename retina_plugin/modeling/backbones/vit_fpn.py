@@ -37,13 +37,15 @@ class PlainViT(ViT):
     Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection, 2022.
 
     Args:
-        embed_dim: channels.
+        embed_dim: number of channels.
         depth: number of blocks.
-        num_heads: of the attention; divides the channels.
-        window_size: of the attention, in cells of 16 pixels.
-        global_blocks: so many blocks attend to the whole image: the last of as many equal parts.
-        drop_path_rate: of the last block's stochastic depth; falls linearly towards the image.
-        img_size: in pixels; the tables of relative positions are made for it and interpolated.
+        num_heads: number of attention heads; divides the channels.
+        window_size: side of the attention's windows, in cells of 16 pixels.
+        global_blocks: number of blocks that attend to the whole image, the last one of each of as
+            many equal parts.
+        drop_path_rate: rate of the last block's stochastic depth; falls linearly towards the image.
+        img_size: image size in pixels for which the tables of relative positions are made; for
+            others they are interpolated.
         freeze_at: freeze the patch and position embeddings (1) and so many quarters of the blocks
             as ``res2`` to ``res<freeze_at>`` are stages.
         in_channels: of an image.
@@ -124,7 +126,13 @@ class SimplePyramid(SimpleFeaturePyramid):
 
 @BACKBONES.register(defaults=DEFAULTS, node="ViT")
 def build_retinanet_vit_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Detectron2's ViT and its simple feature pyramid, which replaces ``MODEL.NECK``."""
+    """Detectron2's ViT and its simple feature pyramid, which replaces ``MODEL.NECK``.
+
+    The settings ``MODEL.BACKBONE.ViT`` are arguments of :class:`PlainViT` but for:
+
+    Settings:
+        pyramid_norm: norm of the pyramid's convolutions.
+    """
     settings = BACKBONES.settings(cfg, "build_retinanet_vit_fpn_backbone")
     norm = settings.pop("PYRAMID_NORM")
     if NECKS.selected(cfg) != NECKS.default:

@@ -19,8 +19,8 @@ class IntegralBoxCoder:
     level's stride, an eighth of the anchor's size.
 
     Args:
-        reg_max: n.
-        unit: part of the anchor's size.
+        reg_max: number of intervals n of each side's distribution.
+        unit: length of an interval, as a share of the anchor's size.
 
     Raises:
         ValueError: ``reg_max`` is not a positive whole number, or ``unit`` not positive.

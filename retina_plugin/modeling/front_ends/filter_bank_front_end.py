@@ -35,9 +35,9 @@ class FilterBankFrontEnd(nn.Module):
 
     Args:
         in_channels: of the images.
-        orientations: how many, evenly from 0 to below 180 degrees.
-        wavelengths: in pixels, of the filters' waves.
-        keep_input: whether the input's channels come first.
+        orientations: number of orientations, evenly from 0 to below 180 degrees.
+        wavelengths: wavelengths of the filters, in pixels.
+        keep_input: whether the input's channels are kept, before the filters' responses.
 
     Raises:
         ValueError: a number is out of its range.

@@ -43,9 +43,9 @@ class LearnedScaleFrontEnd(nn.Module):
 
     Args:
         in_channels: of the images.
-        size: pixels, the side that objects shall have.
-        max_factor: images are enlarged to this factor and shrunk to its inverse at most.
-        look: pixels; the network sees every image as a square of that side.
+        size: side in pixels that objects should have after the resize.
+        max_factor: largest factor of the resize; its inverse is the smallest.
+        look: side in pixels of the square image that the small network gets.
 
     Raises:
         ValueError: a number is out of its range.

@@ -46,9 +46,9 @@ class CornerHead(FocalRetinaNetHead):
     alike: ``gt_weight`` is for the other losses.
 
     Args:
-        loss_weight: factor of ``loss_corner``.
-        search_cells: how far from a detection's corner the best one is sought, at most.
-        min_score: of a corner that moves a box.
+        loss_weight: weight of ``loss_corner``.
+        search_cells: distance in cells around a detection's corner in which corners are searched.
+        min_score: smallest score of a corner that moves a box.
 
     The other arguments are :class:`FocalRetinaNetHead`'s; the first of ``input_shape`` has a
     ``stride``.

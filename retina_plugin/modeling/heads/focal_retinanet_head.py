@@ -47,7 +47,7 @@ class FocalRetinaNetHead(RetinaNetHead):
         norm: after each of them; see ``detectron2.layers.get_norm``.
         prior_prob: pi, the initial score of every class.
         box_dim: D, numbers that describe a box.
-        level_scales: learn a factor of each level's deltas, as FCOS, ATSS and GFL do.
+        level_scales: whether a factor of each level's deltas is learned, as in FCOS, ATSS and GFL.
 
     Raises:
         ValueError: ``num_anchors`` does not fit the levels.

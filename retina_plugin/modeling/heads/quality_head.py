@@ -56,9 +56,10 @@ class QualityHead(FocalRetinaNetHead):
     into the box as well, here a target is a number.
 
     Args:
-        target: ``centreness`` of the anchor, or ``iou`` of the predicted box.
-        loss_weight: factor of ``loss_quality``.
-        powers: ``(a, b)``.
+        target: quality that is learned: ``centreness`` of the anchor, or ``iou`` of the predicted
+            box.
+        loss_weight: weight of ``loss_quality``.
+        powers: exponents ``(a, b)`` of score and quality.
 
     The other arguments are :class:`FocalRetinaNetHead`'s.
 

@@ -27,7 +27,7 @@ class SeparableHead(FocalRetinaNetHead):
     std 0.01 nothing would be left after nine products and no norm), the outputs with 0.01.
 
     Args:
-        activation: ``relu``, ``relu6``, ``silu`` or ``hardswish``.
+        activation: activation function: ``relu``, ``relu6``, ``silu`` or ``hardswish``.
 
     The other arguments are :class:`FocalRetinaNetHead`'s.
 

@@ -39,6 +39,11 @@ class AsymmetricLoss(nn.Module):
 
     Source: Ridnik et al., Asymmetric Loss for Multi-Label Classification, 2021, equations 4 to 7.
 
+    Args:
+        gamma_pos: exponent of objects.
+        gamma_neg: exponent of background.
+        clip: score below which background costs nothing.
+
     Raises:
         ValueError: an exponent is negative, or the clip not in [0, 1).
     """

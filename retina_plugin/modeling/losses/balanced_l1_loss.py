@@ -22,9 +22,9 @@ class BalancedL1Loss(nn.Module):
     Source: Pang et al., Libra R-CNN, 2019, equations 6 to 10; the form with beta is mmdetection's.
 
     Args:
-        alpha: small means more for small errors.
-        gamma: the slope of large ones.
-        beta: what is large, in deltas.
+        alpha: slope at small errors; the smaller, the more they count relative to large ones.
+        gamma: slope of large errors.
+        beta: absolute delta from which an error is large.
 
     Raises:
         ValueError: a setting is not positive.

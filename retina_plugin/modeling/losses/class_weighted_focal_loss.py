@@ -46,9 +46,9 @@ class ClassWeightedFocalLoss(nn.Module):
     Args:
         num_classes: K.
         alpha, gamma: the stock keys, see :class:`FocalLoss`.
-        weights: one a class.
-        counts: objects of each class, in place of weights.
-        beta: of the class balance; 0 is no balance, 1 would be ``1 / n``.
+        weights: weight of each class.
+        counts: number of objects of each class, from which the weights are computed.
+        beta: strength of the class balance; 0 for none, towards 1 the weights become ``1 / n``.
 
     Raises:
         ValueError: not exactly one of weights and counts, or not one a class.

@@ -37,7 +37,7 @@ class EqualizedFocalLoss(nn.Module):
     Args:
         num_classes: K.
         alpha, gamma: the stock keys, see :class:`FocalLoss`; gamma above 0.
-        scale: s.
+        scale: increase of a class's exponent as its gradient ratio falls from 1 to 0.
 
     Raises:
         ValueError: gamma is not positive, or scale negative.

@@ -34,6 +34,9 @@ class QualityFocalLoss(nn.Module):
 
     Source: Li et al., Generalized Focal Loss, 2020, equation 5.
 
+    Args:
+        beta: exponent of the distance between score and target.
+
     Raises:
         ValueError: beta is negative.
     """

@@ -21,8 +21,8 @@ class SumOfBoxLosses(nn.Module):
     From a config the ``TERMS`` are names of box losses, each with its own settings.
 
     Args:
-        terms: the losses.
-        weights: one a term.
+        terms: box losses that are summed; in a config their names.
+        weights: weight of each term.
 
     Raises:
         ValueError: there is no term, or not as many weights as terms.

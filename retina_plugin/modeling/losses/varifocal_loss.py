@@ -30,6 +30,10 @@ class VarifocalLoss(nn.Module):
 
     Source: Zhang et al., VarifocalNet, 2021, equation 2.
 
+    Args:
+        alpha: weight of background.
+        gamma: exponent of background's score.
+
     Raises:
         ValueError: alpha is not in [0, 1], or gamma negative.
     """

@@ -93,7 +93,7 @@ class BiFPNNeck(PyramidNeck):
 
     Args:
         norm: of every convolution; EfficientDet's is a batch norm.
-        repeats: how many :class:`BiFPNLayer` s.
+        repeats: number of bidirectional layers, :class:`BiFPNLayer`.
 
     The other arguments are :class:`PyramidNeck`'s.
 

@@ -26,7 +26,7 @@ class FPNNeck(FPN):
         out_channels: of every level.
         norm: of the lateral and output convolutions; empty for none.
         fuse_type: ``sum`` or ``avg``.
-        top: what P6 is made of: ``C5`` (the paper) or ``P5``.
+        top: map that P6 is computed from: ``C5`` (the paper) or ``P5``.
 
     Raises:
         UnknownNameError: ``top`` or a stage; lists the valid ones.

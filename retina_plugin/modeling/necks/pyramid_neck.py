@@ -28,7 +28,7 @@ class PyramidNeck(Backbone):
         in_features: names of its outputs, high resolution first.
         out_channels: C, of every level.
         norm: of the convolutions; empty for none, see ``detectron2.layers.get_norm``.
-        top: what P6 is made of: ``C5`` (the paper of RetinaNet) or ``P5``.
+        top: map that P6 is computed from: ``C5`` (RetinaNet's paper) or ``P5``.
 
     Raises:
         UnknownNameError: ``top`` or a stage; lists the valid ones.

@@ -41,7 +41,7 @@ class RepPANNeck(PAFPNNeck):
     stay and blocks have their identity branch; the top-down path is linear, as in an FPN.
 
     Args:
-        depth: blocks in a row in the place of each convolution of stride 1.
+        depth: number of blocks that replace each convolution of stride 1.
 
     The other arguments are :class:`PAFPNNeck`'s; ``norm`` is ``BN``, ``SyncBN`` or ``FrozenBN``.
 

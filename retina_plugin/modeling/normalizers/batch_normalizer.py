@@ -15,8 +15,8 @@ class BatchNormalizer(nn.Module):
     Source: Lin et al. 2017, section 4 ("Focal Loss").
 
     Args:
-        average_over_workers: return each worker's share of the whole batch's P, so that every
-            object weighs the same on whichever worker it is.
+        average_over_workers: whether to return the mean of all workers' P, so that every object
+            has the same weight on any worker.
     """
 
     def __init__(self, *, average_over_workers: bool = False) -> None:

@@ -20,10 +20,10 @@ class EMANormalizer(nn.Module):
     several workers without ``average_over_workers``, with the first one's).
 
     Args:
-        momentum: m, in [0, 1).
-        initial: e before the first batch, positive.
-        average_over_workers: average the P of the whole batch, and return each worker's share of
-            it, so that the gradients are those of one worker with the whole batch.
+        momentum: momentum m of the moving average, in [0, 1).
+        initial: value e of the average before the first batch, positive.
+        average_over_workers: whether to average the mean of all workers' P, so that the gradients
+            are those of one worker with the whole batch.
 
     Raises:
         ValueError: momentum or initial out of range.

@@ -13,7 +13,7 @@ class FixedNormalizer(nn.Module):
     """A constant: the gradient of an object does not depend on what else is in the batch.
 
     Args:
-        value: positive.
+        value: number that the losses are divided by, positive.
 
     Raises:
         ValueError: ``value`` is not positive.

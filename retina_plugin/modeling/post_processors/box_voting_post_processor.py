@@ -62,7 +62,7 @@ class BoxVotingPostProcessor(NMSPostProcessor):
     See :func:`vote`. Which detections there are, and their scores, stays as it is.
 
     Args:
-        vote_thresh: IoU above which a box of the same class votes.
+        vote_thresh: IoU above which a suppressed box of the same class votes.
 
     The other arguments are :class:`NMSPostProcessor`'s.
 

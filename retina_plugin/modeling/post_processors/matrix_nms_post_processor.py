@@ -84,9 +84,9 @@ class MatrixNMSPostProcessor(ScoreDecayPostProcessor):
     code, which multiplies. Scores become fp32.
 
     Args:
-        method: ``"gaussian"`` or ``"linear"``.
-        sigma: of the gaussian.
-        min_score: a detection's reduced score is above it.
+        method: decay of the scores: ``"gaussian"`` or ``"linear"``.
+        sigma: width of the gaussian.
+        min_score: score that a detection must exceed after the decay.
 
     The other arguments are :class:`NMSPostProcessor`'s.
 

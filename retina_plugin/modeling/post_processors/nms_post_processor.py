@@ -34,8 +34,9 @@ class NMSPostProcessor:
         topk: kept per level and image before NMS.
         nms_thresh: IoU above which the lower score of a class goes.
         max_detections: per image.
-        class_agnostic: suppress across classes: where objects of different classes never overlap.
-        topk_per_level: in place of ``topk``, one number a level, P3 first; empty is ``topk``.
+        class_agnostic: whether boxes suppress those of other classes, for objects that never
+            overlap.
+        topk_per_level: number of candidates of each level, P3 first; empty for ``topk`` on all.
         num_levels: where it is known already, ``topk_per_level`` is checked at once.
 
     Raises:

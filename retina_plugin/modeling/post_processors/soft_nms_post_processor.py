@@ -84,10 +84,9 @@ class SoftNMSPostProcessor(ScoreDecayPostProcessor):
     hard NMS and the authors' code do, not at it. Scores become fp32.
 
     Args:
-        method: ``"gaussian"`` or ``"linear"``.
-        sigma: of the gaussian, which has no use for ``nms_thresh``.
-        min_score: a detection's reduced score is above it, as its score is above
-            ``score_thresh``.
+        method: decay of the scores: ``"gaussian"`` or ``"linear"``.
+        sigma: width of the gaussian, which does not use ``nms_thresh``.
+        min_score: score that a detection must exceed after the decay.
 
     The other arguments are :class:`NMSPostProcessor`'s.
 
