@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb
+from retina_plugin.cli._verb import Verb, user_mistakes
 
 if TYPE_CHECKING:
     from retina_plugin.config.explain import Explanation
@@ -54,13 +54,9 @@ def command(
     Exit codes: 0 explained, 1 there is no such key or the config is wrong, 2 the command is wrong.
     """
     from retina_plugin.config.explain import explain_all, find_keys_like
-    from retina_plugin.config.extensions import import_extension
     from retina_plugin.config.reference_page import reference_page
-    from retina_plugin.engine.user_errors import user_errors
 
-    with user_errors():
-        for extension in extensions:
-            import_extension(extension)
+    with user_mistakes(extensions):
         if markdown:
             if words or config_file is not None:
                 raise click.UsageError("--markdown is of all keys: it takes no KEY and no config")
@@ -93,13 +89,15 @@ def _values(config_file: Path | None, overrides: list[str]) -> dict[str, tuple[A
         return {}
     cfg = load_run(config_file or "", overrides).settings
     values = {".".join(keys): value for keys, value in leaves(cfg)}
+    overridden = {key: "override" for key, _ in parse_overrides(overrides)}
     if config_file is None:
         places = {}
     elif is_lazy(config_file):
-        places = {key: f"{config_file}: {home_of(key)}" for key in values if home_of(key)}
+        homes = {key: home_of(key) for key in values if home_of(key)}
+        places = {key: overridden.get(x, f"{config_file}: {x}") for key, x in homes.items()}
     else:
         places = find_keys(config_file)
-    places |= {key: "override" for key, _ in parse_overrides(overrides)}
+    places |= overridden
     return {key: (value, places.get(key, DEFAULT)) for key, value in values.items()}
 
 

@@ -20,15 +20,13 @@ def described_settings(component: Callable[..., Any]) -> dict[str, str]:
     ``:class:``, and its own in a section ``Settings:``.
     """
     found: dict[str, str] = {}
-    if isinstance(component, type):
-        sources = component.__mro__[::-1]
-    else:
-        named = CLASS.findall(component.__doc__ or "")
-        classes = [component.__globals__[name] for name in named if name in component.__globals__]
-        sources = (*classes, component)
-    for source in sources:
-        for function in (source, vars(source).get("__init__")):
-            found |= _entries(getattr(function, "__doc__", None) or "")
+    if not isinstance(component, type):
+        for name in CLASS.findall(component.__doc__ or ""):
+            found |= described_settings(component.__globals__.get(name, object))
+        return found | _entries(component.__doc__ or "")
+    for base in component.__mro__[::-1]:
+        for described in (base, vars(base).get("__init__")):
+            found |= _entries(getattr(described, "__doc__", None) or "")
     return found
 
 

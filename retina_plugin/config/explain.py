@@ -136,9 +136,7 @@ def find_keys_like(text: str, explained: list[Explanation]) -> list[Explanation]
     raise UnknownNameError(f"{text}: there is no such config key.{_near(text, explained)}")
 
 
-def _by_part(
-    explained: list[Explanation], fits: Callable[[str], bool]
-) -> list[Explanation]:
+def _by_part(explained: list[Explanation], fits: Callable[[str], bool]) -> list[Explanation]:
     """The keys of which a part fits, those without effect only if there are no others."""
     found = [x for x in explained if fits(x.key)]
     return [x for x in found if x.has_effect] or found
