@@ -107,7 +107,7 @@ def test_selectors_list_what_is_registered():
     for role in ROLES:
         valid = now[role.selector].valid
         if role.selector != "MODEL.META_ARCHITECTURE":
-            assert set(role.names()) == set(valid) and set(dict(role)) <= set(valid)
+            assert {*role.names(), *dict(role.mirror or ())} == set(valid)
     assert "giou" in ALL["MODEL.RETINANET.BBOX_REG_LOSS_TYPE"].valid
     assert "build_retinanet_resnet_fpn_backbone" in ALL["MODEL.BACKBONE.NAME"].valid
 
