@@ -6,7 +6,7 @@ VENV_PYTHON := .venv/bin/python
 # A PYTHON that someone named rebuilds an environment made with another; the default one keeps it.
 SETUP_FLAGS := $(if $(filter file,$(origin PYTHON)),--keep-interpreter)
 
-.PHONY: help setup demo digits test reference clean interpreter
+.PHONY: help setup demo digits test test-oldest reference clean interpreter
 
 help:
 	@echo "make demo    set up what is missing, then prepare data, train, evaluate, draw pictures"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    set up what is missing, then check style and run all tests"
 	@echo "make reference  write the reference page of the config keys"
 	@echo "make setup   set up what is missing in .venv (a second run takes no time)"
+	@echo "make test-oldest  the tests of every part on the lowest versions that setup.py allows"
 	@echo "make clean   remove .venv"
 	@echo "PYTHON=...   interpreter to use, >= 3.10 (default: python3); a Detectron2 it has is kept"
 
@@ -41,6 +42,9 @@ test: setup
 
 reference: setup
 	$(VENV_PYTHON) -W ignore -m retina_plugin.cli config --markdown > docs/reference/config.md
+
+test-oldest: interpreter
+	@"$(PYTHON)" tools/test_oldest.py
 
 clean: interpreter
 	@"$(PYTHON)" tools/setup_env.py --clean

@@ -34,14 +34,7 @@ FAMILIES = (
     *("anchors", "assigners", "backbones", "coders", "front_ends", "heads", "losses", "necks"),
     *("normalizers", "post_processors"),
 )
-COMPOSERS = (
-    "detector",
-    "stock_interface",
-    "scripting",
-    "checked_backbone",
-    "functional",
-    "architecture",
-)
+COMPOSERS = ("detector", "checked_backbone", "functional", "architecture")
 
 
 def imported_modules(path: Path, root: Path) -> Iterator[tuple[int, tuple[str, ...]]]:

@@ -41,7 +41,9 @@ class Size(click.ParamType):
     name = "HxW"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A pair of positive integers."""
+        """A pair of positive integers, which click may hand in again."""
+        if isinstance(value, tuple):
+            return value
         match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", str(value))
         if match is None:
             self.fail(f"{value!r} is no size: write height x width, such as 800x1088", param, ctx)

@@ -126,3 +126,8 @@ def _write(folder, text):
     file = folder / "config.yaml"
     file.write_text(text)
     return str(file)
+
+
+def test_a_size_that_is_one_already():
+    """click 8.0 converts a default twice."""
+    assert verb.Size().convert((512, 640), None, None) == (512, 640)

@@ -211,6 +211,8 @@ def test_no_type_lists_the_valid_ones(dataset):
 
 @pytest.mark.parametrize("key", ["auto", "hotcoco", "pycocotools"])
 def test_the_config_chooses_who_computes_coco_numbers(coco, tmp_path, key):
+    if key == "hotcoco":
+        pytest.importorskip("hotcoco")
     cfg = add_retina_config(get_cfg())
     cfg.OUTPUT_DIR = str(tmp_path)
     cfg.TEST.COCO_EVAL = key
