@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from retina_plugin.modeling.contracts import HasInferenceForm
 from retina_plugin.modeling.data_parallel import inner_model
-from retina_plugin.modeling.layers.checkpointing import CheckpointedSequential
+from retina_plugin.modeling.layers.checkpointing import without_checkpointing
 from retina_plugin.modeling.layers.folded_conv import FoldedConv2d, FoldedSequential, is_plain_conv
 from retina_plugin.modeling.layers.norm_folding import folded_weights
+from retina_plugin.modeling.layers.swapping import swap_modules, with_state_of
 from retina_plugin.modeling.layers.winograd import WinogradConv2d, use_winograd
 
 _FIXED_IN_EVALUATION = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
-_SEQUENTIALS = (nn.Sequential, FoldedSequential, CheckpointedSequential)
+_SEQUENTIALS = (nn.Sequential, FoldedSequential)
 
 
 def optimize_for_inference(
@@ -43,20 +44,22 @@ def optimize_for_inference(
     Raises:
         ValueError: ``compile`` on a CPU without a C++ compiler.
     """
-    model = _re_parameterised(inner_model(model)).eval().requires_grad_(False)
+    model = without_checkpointing(copy.deepcopy(inner_model(model)))
+    model = _re_parameterised(model.eval()).requires_grad_(False)
     uses = Counter(m for _, m in model.named_modules(remove_duplicate=False))
     for module in list(model.modules()):
-        if type(module) in (Conv2d, FoldedConv2d, WinogradConv2d) and _is_fixed(module.norm):
+        if type(module) in (Conv2d, FoldedConv2d, WinogradConv2d) and _can_absorb(
+            module, module.norm
+        ):
             _absorb(module, module.norm)
             module.norm = None
-            if type(module) is FoldedConv2d:
-                module.__class__ = Conv2d
         elif getattr(type(module), "forward", None) in [s.forward for s in _SEQUENTIALS]:
             for (_, conv), (name, norm) in pairwise(list(module.named_children())):
                 # a convolution that others share has other norms there
-                if is_plain_conv(conv) and uses[conv] == 1 and _is_fixed(norm):
+                if is_plain_conv(conv) and uses[conv] == 1 and _can_absorb(conv, norm):
                     _absorb(conv, norm)
                     setattr(module, name, nn.Identity())
+    model, _ = swap_modules(model, _unfolded)
     if winograd:
         use_winograd(model)
     if channels_last:
@@ -68,8 +71,7 @@ def optimize_for_inference(
 
 
 def _re_parameterised(model: nn.Module) -> nn.Module:
-    """A copy whose modules have the form for inference, wherever they are referred to."""
-    model = copy.deepcopy(model).eval()
+    """The model with its modules in their form for inference, wherever they are referred to."""
     forms: dict[int, nn.Module] = {}
     decided: set[nn.Module] = set()
     for module in list(model.modules()):  # from the outside in
@@ -78,6 +80,16 @@ def _re_parameterised(model: nn.Module) -> nn.Module:
             forms[id(module)] = module.for_inference()
     # what is in its memo deepcopy replaces, also in a plain list, as Detectron2's FPN has them
     return copy.deepcopy(model, forms) if forms else model
+
+
+def _can_absorb(conv: nn.Module, norm: nn.Module | None) -> bool:
+    """Whether the norm is fixed and the weight a parameter, which pruning makes it no longer."""
+    return _is_fixed(norm) and "weight" in dict(conv.named_parameters(recurse=False))
+
+
+def _unfolded(conv: nn.Module) -> Conv2d | None:
+    is_done = type(conv) is FoldedConv2d and conv.norm is None
+    return with_state_of(conv, Conv2d) if is_done else None
 
 
 def _is_fixed(norm: nn.Module | None) -> bool:

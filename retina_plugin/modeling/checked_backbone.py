@@ -9,7 +9,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone, build_backbone
 
 from retina_plugin.modeling.backbones.pixel_format import pixel_warning
-from retina_plugin.modeling.layers.checkpointing import checkpoint_backbone
 from retina_plugin.modeling.pretrained_part import pretrained_part
 from retina_plugin.registry import NECKS, require_built
 
@@ -49,6 +48,4 @@ def build_checked_backbone(cfg: CfgNode, channels: int) -> Backbone:
     )
     if warning:
         logger.warning(warning)
-    if cfg.MODEL.BACKBONE.get("GRADIENT_CHECKPOINTING", False):
-        checkpoint_backbone(backbone)
     return backbone

@@ -44,11 +44,11 @@ from retina_plugin.modeling.contracts import (
 )
 from retina_plugin.modeling.front_ends.running import run_front_end
 from retina_plugin.modeling.heads.level_check import check_levels
-from retina_plugin.modeling.layers.folded_conv import fold_frozen_norms
-from retina_plugin.modeling.layers.winograd import use_winograd_behind
 from retina_plugin.modeling.losses.own_losses import add_own_losses
 from retina_plugin.modeling.losses.weighting import LossWeighting
 from retina_plugin.modeling.pretrained_part import pretrained_part
+from retina_plugin.modeling.stock_interface import StockInterface
+from retina_plugin.modeling.techniques import Techniques
 from retina_plugin.registry import (
     ASSIGNERS,
     BOX_CODERS,
@@ -83,9 +83,7 @@ class FocalRetinaNet(DenseDetector):
         front_end: what decides what the backbone sees of a batch; None for all of it as it is.
         vis_period: draw a picture of ground truth and predictions every so many steps; 0 never.
         input_format: channel order of the images, for that picture.
-        fold_norms: compute each convolution and the frozen norm after it as one convolution.
         loss_weighting: how much the losses count; by default 1 each.
-        winograd: let the 3x3 convolutions of neck and head multiply less on the CPU.
 
     Raises:
         ValueError: not as many deviations as means, or the backbone takes another number of
@@ -113,8 +111,6 @@ class FocalRetinaNet(DenseDetector):
         vis_period: int = 0,
         input_format: str = "BGR",
         loss_weighting: LossWeighting | None = None,
-        fold_norms: bool = False,
-        winograd: bool = False,
     ) -> None:
         check_pixel_statistics(pixel_mean, pixel_std)
         channels = len(pixel_mean) if front_end is None else front_end.out_channels
@@ -134,10 +130,6 @@ class FocalRetinaNet(DenseDetector):
         self.loss_weighting = loss_weighting or LossWeighting()
         self.vis_period = vis_period
         self.input_format = input_format
-        if fold_norms:
-            fold_frozen_norms(self)
-        if winograd:
-            use_winograd_behind(backbone, head)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -158,14 +150,17 @@ class FocalRetinaNet(DenseDetector):
         feature_shapes = [shapes[name] for name in retinanet.IN_FEATURES]
         anchor_generator = build_anchor_generator(cfg, feature_shapes)
         box_coder = BOX_CODERS.build(cfg)
+        head = HEADS.build(
+            cfg,
+            input_shape=feature_shapes,
+            num_anchors=anchor_generator.num_anchors,
+            box_dim=box_dim(box_coder),
+        )
+        parts = nn.ModuleDict({"backbone": backbone, "head": head, "front_end": front_end})
+        parts = Techniques.from_config(cfg).apply(parts)
         return {
-            "backbone": backbone,
-            "head": HEADS.build(
-                cfg,
-                input_shape=feature_shapes,
-                num_anchors=anchor_generator.num_anchors,
-                box_dim=box_dim(box_coder),
-            ),
+            "backbone": parts.backbone,
+            "head": parts.head,
             "head_in_features": retinanet.IN_FEATURES,
             "anchor_generator": anchor_generator,
             "num_classes": retinanet.NUM_CLASSES,
@@ -178,11 +173,9 @@ class FocalRetinaNet(DenseDetector):
             "post_processor": POST_PROCESSORS.build(cfg, coder=box_coder),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "front_end": front_end,
+            "front_end": parts.front_end,
             "vis_period": cfg.VIS_PERIOD,
             "input_format": cfg.INPUT.FORMAT,
-            "fold_norms": cfg.MODEL.get("FOLD_FROZEN_NORMS", False),
-            "winograd": cfg.MODEL.get("WINOGRAD", False),
         }
 
     def forward(

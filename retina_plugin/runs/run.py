@@ -16,6 +16,7 @@ from detectron2.modeling import Backbone
 from torch import nn
 
 from retina_plugin.evaluation.build import build_evaluator
+from retina_plugin.modeling.techniques import Techniques
 
 COCOS_DETECTIONS = 100
 LOG_PERIOD = 20  # steps, as DefaultTrainer has it
@@ -49,14 +50,11 @@ class Run(ABC):
 
     @abstractmethod
     def _new_model(self) -> nn.Module:
-        """The model on ``MODEL.DEVICE``, in torch's usual memory layout."""
+        """The model on ``MODEL.DEVICE``."""
 
     def build_model(self) -> nn.Module:
-        """The model on ``MODEL.DEVICE``, in the memory layout of ``MODEL.CHANNELS_LAST``."""
-        model = self._new_model()
-        if self.settings.MODEL.get("CHANNELS_LAST", False):
-            model = model.to(memory_format=torch.channels_last)
-        return model
+        """The model on ``MODEL.DEVICE``, with the techniques that the settings ask for."""
+        return Techniques.from_config(self.settings).apply(self._new_model())
 
     @abstractmethod
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:

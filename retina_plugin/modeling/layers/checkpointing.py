@@ -3,93 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from detectron2.layers import CNNBlockBase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
+from retina_plugin.modeling.layers.folded_conv import FoldedSequential
+from retina_plugin.modeling.layers.swapping import swap_modules
 from retina_plugin.modeling.pretrained_part import pretrained_part
 
 
-class CheckpointedSequential(nn.Sequential):
-    """A ``Sequential`` that keeps the inputs of its children for the backward pass, and no more."""
+class CheckpointedBlock(nn.Module):
+    """A block that keeps only its inputs for the backward pass.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Of the children in turn; outside training as any ``Sequential``."""
-        if not (self.training and torch.is_grad_enabled()):
-            return super().forward(x)
-        for child in self:
-            learns = x.requires_grad or any(p.requires_grad for p in child.parameters())
-            x = checkpoint(child, x, use_reentrant=False) if learns else child(x)
-        return x
+    Parameters, buffers, submodules and hooks are those of the block and have the same names; other
+    attributes are read from the block and written to it.
 
+    Args:
+        block: is not registered as a submodule.
+    """
 
-class CheckpointedBlock:
-    """Mixin of a block that keeps its inputs for the backward pass, and no more."""
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        shared = vars(block)
+        vars(self).update({name: shared[name] for name in vars(self) if name in shared})
+        vars(self)["block"] = block
 
-    def forward(self, *inputs: Any) -> Any:
-        """The block's; outside training as it is."""
-        if not (self.training and torch.is_grad_enabled()):
-            return super().forward(*inputs)
-        return checkpoint(super().forward, *inputs, use_reentrant=False)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The output of the block, which outside training is called as it is."""
+        block = self.block
+        if not (self.training and torch.is_grad_enabled()) or not (
+            any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves((args, kwargs)))
+            or any(p.requires_grad for p in block.parameters())
+        ):
+            return block.forward(*args, **kwargs)
+        return checkpoint(partial(block.forward, **kwargs), *args, use_reentrant=False)
+
+    def train(self, mode: bool = True) -> CheckpointedBlock:
+        """As of the block, which may have a method of its own."""
+        self.block.train(mode)
+        vars(self)["training"] = self.block.training
+        return self
+
+    def extra_repr(self) -> str:
+        """The class of the block, and what the block says of itself."""
+        return ", ".join(filter(None, (type(self.block).__name__, self.block.extra_repr())))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "block" not in vars(self):  # while it is being copied or unpickled
+                raise
+            return getattr(self.block, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) or "block" not in vars(self):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.block, name, value)
 
 
 def checkpoint_backbone(backbone: nn.Module) -> int:
-    """Make the blocks of a backbone keep their inputs alone, in place.
+    """Make the blocks of a backbone keep only their inputs, in place.
 
-    Of the pretrained network (under the neck), blocks are the children of its outermost
-    ``Sequential`` s: a ResNet's residual blocks, a MobileNet's inverted ones; where it has none,
-    Detectron2's ``CNNBlockBase`` s (RegNet), else the items of its innermost ``ModuleList`` s
+    Blocks are found in the pretrained network (under the neck): the children of its outermost
+    ``Sequential`` s (a ResNet's residual blocks, a MobileNet's inverted ones); where there are
+    none, Detectron2's ``CNNBlockBase`` s (RegNet), else the items of its innermost ``ModuleList`` s
     (Swin, MViT, ViT). Names and gradients stay.
 
     Returns:
-        How many blocks there are.
+        The number of blocks.
 
     Raises:
-        ValueError: there is none, or one has a batch norm that learns: its statistics would count
-            every batch twice.
+        ValueError: if there are none, or if one has a batch norm that learns: its statistics would
+            count every batch twice.
     """
     _, network = pretrained_part(backbone)
-    stages = [m for m in _outermost(network) if type(m) is nn.Sequential]
-    blocks = [m for m in _outermost(network) if isinstance(m, CNNBlockBase)]
-    blocks = [] if stages else blocks or list(_items_of_lists(network))
-    if not stages and not blocks:
+    stages = [m for m in _outermost(network) if isinstance(m, nn.Sequential)]
+    blocks = [child for stage in stages for child in stage]
+    blocks = blocks or [m for m in _outermost(network) if isinstance(m, CNNBlockBase)]
+    blocks = blocks or list(_items_of_lists(network))
+    if not blocks:
         raise ValueError(
             f"MODEL.BACKBONE.GRADIENT_CHECKPOINTING: {type(network).__name__} has no stages in "
             "nn.Sequential and no blocks in nn.ModuleList that it could work on; see whether it "
             "has an option of its own, or set it to False"
         )
-    for part in (*stages, *blocks):
-        for name, module in part.named_modules():
+    for block in blocks:
+        for name, module in block.named_modules():
             if isinstance(module, _BatchNorm):
                 raise ValueError(
                     f"MODEL.BACKBONE.GRADIENT_CHECKPOINTING computes every block twice, and the "
                     f"{type(module).__name__} {name} would count its batch twice: freeze the norms "
                     "(FrozenBN), use GN, or set it to False"
                 )
-    for stage in stages:
-        # the class, not the object: Detectron2's ResNet keeps its stages in a list as well
-        stage.__class__ = CheckpointedSequential
-    for block in blocks:
-        kind = type(block)
-        block.__class__ = type(f"Checkpointed{kind.__name__}", (CheckpointedBlock, kind), {})
-    return sum(len(stage) for stage in stages) + len(blocks)
+    new = {m: CheckpointedBlock(m) for m in blocks if not isinstance(m, CheckpointedBlock)}
+    swap_modules(network, new.get)
+    return len(blocks)
+
+
+def without_checkpointing(model: nn.Module) -> nn.Module:
+    """Put the blocks themselves back in the place of :class:`CheckpointedBlock` s, in place."""
+    return swap_modules(model, lambda m: m.block if isinstance(m, CheckpointedBlock) else None)[0]
 
 
 def _outermost(module: nn.Module) -> Iterator[nn.Module]:
     """Sequentials and Detectron2's residual blocks that are in no other such."""
     for child in module.children():
-        if type(child) is nn.Sequential or isinstance(child, CNNBlockBase):
+        if type(child) in (nn.Sequential, FoldedSequential) or isinstance(child, CNNBlockBase):
             yield child
         else:
             yield from _outermost(child)
 
 
 def _items_of_lists(module: nn.Module) -> Iterator[nn.Module]:
-    """Of every ``ModuleList`` in which there is no other."""
+    """The items of every ``ModuleList`` that contains no other."""
     for child in module.modules():
         inner = [m for m in child.modules() if isinstance(m, nn.ModuleList)]
         if inner == [child]:

@@ -9,35 +9,39 @@ import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
+from torchvision.ops import Conv2dNormActivation
 
 from retina_plugin.modeling.layers.norm_folding import folded_weights
+from retina_plugin.modeling.layers.plain_tensors import is_plain, is_recorded
+from retina_plugin.modeling.layers.swapping import swap_modules, with_state_of
 from retina_plugin.modeling.layers.winograd import WinogradConv2d
 
 
-def fold_frozen_norms(module: nn.Module) -> int:
+def fold_frozen_norms(module: nn.Module) -> tuple[nn.Module, int]:
     """Compute every convolution with a ``FrozenBatchNorm2d`` after it as one convolution, in place.
 
     ``norm(conv(x, w, b)) = conv(x, s w, s b + t)``, the norm being ``s x + t``. Only where the
-    structure proves the pair: the ``norm`` of Detectron2's ``Conv2d``, neighbours in a
-    ``Sequential``. All modules, parameters and names stay, and a norm that somebody replaces later
-    is applied as it is: some modules only get another class.
+    structure proves the pair: the ``norm`` of Detectron2's ``Conv2d``, and neighbours in a
+    ``Sequential`` or in torchvision's ``Conv2dNormActivation``; other subclasses of ``Sequential``
+    are left alone. A module that computes both takes the place of the ``Conv2d`` or ``Sequential``;
+    parameters and names stay. A norm that is replaced later, and a norm or convolution with hooks,
+    is applied as it is.
 
     Returns:
-        How many modules got one.
+        ``module`` or what takes its place, and the number of modules exchanged.
     """
-    count = 0
-    for child in module.modules():
-        if type(child) is Conv2d and type(child.norm) is FrozenBatchNorm2d:
-            child.__class__ = FoldedConv2d
-        elif getattr(type(child), "forward", None) is nn.Sequential.forward and any(
-            is_plain_conv(conv) and type(norm) is FrozenBatchNorm2d
-            for conv, norm in pairwise(child)
-        ):
-            child.__class__ = FoldedSequential
-        else:
-            continue
-        count += 1
-    return count
+    return swap_modules(module, _folded_form)
+
+
+def _folded_form(module: nn.Module) -> nn.Module | None:
+    if type(module) is Conv2d and type(module.norm) is FrozenBatchNorm2d:
+        return with_state_of(module, FoldedConv2d)
+    if type(module) in (nn.Sequential, Conv2dNormActivation) and any(
+        is_plain_conv(conv) and type(norm) is FrozenBatchNorm2d for conv, norm in pairwise(module)
+    ):
+        return with_state_of(module, FoldedSequential)
+    return None
 
 
 def is_plain_conv(module: nn.Module) -> bool:
@@ -47,11 +51,19 @@ def is_plain_conv(module: nn.Module) -> bool:
     return type(module) is nn.Conv2d and module.padding_mode == "zeros"
 
 
+def _has_hooks(*modules: nn.Module) -> bool:
+    """Whether anyone is told of the calls of these modules."""
+    return _has_any_global_hook() or any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in modules
+    )
+
+
 def folded_conv2d(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:
-    """``norm(conv(x))``, ``(N, C, H, W) -> (N, C', H', W')``; first derivatives only."""
+    """``norm(conv(x))``, ``(N, C, H, W) -> (N, C', H', W')``."""
     scale, shift = folded_weights(conv, norm)
     geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not is_recorded() and is_plain(x) and is_plain(conv.weight):
         return _ScaledConvolution.apply(x, conv.weight, scale, shift, *geometry)
     return F.conv2d(x, conv.weight * scale, shift, *geometry)
 
@@ -61,7 +73,7 @@ class FoldedConv2d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W) -> (N, C', H', W')``; with a norm that is not frozen as the parent."""
-        if type(self.norm) is not FrozenBatchNorm2d:
+        if type(self.norm) is not FrozenBatchNorm2d or _has_hooks(self.norm):
             return super().forward(x)
         x = folded_conv2d(x, self, self.norm)
         return x if self.activation is None else self.activation(x)
@@ -78,7 +90,11 @@ class FoldedSequential(nn.Sequential):
             if folded:  # it was part of the convolution before
                 folded = False
                 continue
-            folded = is_plain_conv(child) and type(following) is FrozenBatchNorm2d
+            folded = (
+                type(following) is FrozenBatchNorm2d
+                and is_plain_conv(child)
+                and not _has_hooks(child, following)
+            )
             x = folded_conv2d(x, child, following) if folded else child(x)
         return x
 
@@ -104,7 +120,6 @@ class _ScaledConvolution(torch.autograd.Function):
         return F.conv2d(x, product, shift, *geometry)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
@@ -124,7 +139,7 @@ class _ScaledConvolution(torch.autograd.Function):
         x_dtype, dtype = ctx.dtypes
         return (
             None if grad_x is None else grad_x.to(x_dtype),
-            None if grad_product is None else grad_product.to(dtype).mul_(scale),
+            None if grad_product is None else grad_product.to(dtype) * scale,
             None,  # of the frozen scale
             None if grad_shift is None else grad_shift.to(dtype),
             *(None,) * len(ctx.geometry),

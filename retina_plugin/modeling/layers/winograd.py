@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
+
+from retina_plugin.modeling.layers.plain_tensors import has_memory, is_plain, is_recorded
+from retina_plugin.modeling.layers.swapping import swap_modules, with_state_of
 
 _SIDE, _KERNEL, _TILE = 4, 3, 6  # outputs per side of a tile, its kernel and its inputs per side
 # Where the polynomials are evaluated, beside infinity. Lavin's (0, 1, -1, 2, -2) double the error.
@@ -36,25 +38,29 @@ def use_winograd(module: nn.Module) -> int:
     Returns:
         The number of convolutions that can use it.
     """
-    convs = [conv for conv in module.modules() if _fits(conv)]
-    for conv in convs:
-        # what Detectron2's Conv2d has and torch's has not
-        conv.norm, conv.activation = getattr(conv, "norm", None), getattr(conv, "activation", None)
-        conv.__class__ = WinogradConv2d
-    return len(convs)
+    return swap_modules(module, _winograd_form)[1]
 
 
 def use_winograd_behind(backbone: nn.Module, head: nn.Module) -> None:
-    """:func:`use_winograd` for the head and what a backbone has behind its ``bottom_up``.
+    """:func:`use_winograd` for the head and for what a backbone has after its ``bottom_up``.
 
     Not for ``bottom_up``: between its other convolutions the maps would change their memory format
     again and again.
     """
-    use_winograd(head)
-    if hasattr(backbone, "bottom_up"):
-        for name, child in backbone.named_children():
-            if name != "bottom_up":
-                use_winograd(child)
+    bottom_up = getattr(backbone, "bottom_up", backbone)
+    left_alone = set(bottom_up.modules())
+    for module in (backbone, head):
+        swap_modules(module, lambda m: None if m in left_alone else _winograd_form(m))
+
+
+def _winograd_form(conv: nn.Module) -> WinogradConv2d | None:
+    if not _fits(conv):
+        return None
+    # what Detectron2's Conv2d has and torch's has not
+    norm, activation = getattr(conv, "norm", None), getattr(conv, "activation", None)
+    conv = with_state_of(conv, WinogradConv2d)
+    conv.norm, conv.activation = norm, activation
+    return conv
 
 
 def _fits(conv: nn.Module) -> bool:
@@ -84,35 +90,14 @@ class WinogradConv2d(Conv2d):
 def _pays(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     given = (x, weight) if bias is None else (x, weight, bias)
     return (
-        not torch.jit.is_tracing()  # the graph is to hold a convolution, not this algorithm
-        and not torch.compiler.is_compiling()
-        and all(_is_plain(tensor) for tensor in given)
+        not is_recorded()  # a graph is to hold the convolution, not this algorithm
+        and all(t.dtype == torch.float32 and t.device.type == "cpu" and is_plain(t) for t in given)
         and x.dim() == 4
         and x.shape[1] == weight.shape[1]  # else the convolution raises its own error
         and x.shape[0] * x.shape[2] * x.shape[3] >= _LEAST_CELLS
         and not torch.is_autocast_enabled("cpu")
         and _products_are_exact()
     )
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is fp32 in the CPU's memory, and neither fake, batched nor a dual number."""
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and tensor.device.type == "cpu"
-        and tensor.dtype == torch.float32
-        and _has_memory(tensor)
-        and forward_ad.unpack_dual(tensor).tangent is None
-    )
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    """False of the wrappers of ``torch.func`` and ``torch.vmap``."""
-    try:
-        tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
-        return False
-    return True
 
 
 def _products_are_exact() -> bool:
@@ -140,7 +125,7 @@ class _Winograd(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         # differentiated twice, or of a batch of gradients; or the precision has been changed since
-        if torch.is_grad_enabled() or not _has_memory(grad) or not _products_are_exact():
+        if torch.is_grad_enabled() or not has_memory(grad) or not _products_are_exact():
             return _convolution_backward(grad, x, weight, ctx.needs_input_grad)
         with torch.autocast("cpu", enabled=False):  # the caller of backward() may have entered it
             return (

@@ -12,7 +12,7 @@ from support.tiny_models import mobilenet_cfg, resnet18_cfg
 from torch import nn
 
 from retina_plugin import add_retina_config
-from retina_plugin.modeling.layers.checkpointing import CheckpointedSequential, checkpoint_backbone
+from retina_plugin.modeling.layers.checkpointing import CheckpointedBlock, checkpoint_backbone
 
 
 def focal_resnet18_cfg(norm="FrozenBN"):
@@ -60,7 +60,7 @@ def test_the_key():
     cfg = focal_resnet18_cfg()
     cfg.MODEL.BACKBONE.GRADIENT_CHECKPOINTING = True
     model = build_model(cfg)
-    assert isinstance(model.backbone.bottom_up.res4, CheckpointedSequential)
+    assert all(isinstance(m, CheckpointedBlock) for m in model.backbone.bottom_up.res4)
 
 
 def test_evaluation_is_as_before():
@@ -77,7 +77,7 @@ def test_batch_norm_would_count_twice():
     backbone = build_backbone(focal_resnet18_cfg("BN"))
     with pytest.raises(ValueError, match=r"GRADIENT_CHECKPOINTING.*BatchNorm2d.*FrozenBN"):
         checkpoint_backbone(backbone)
-    assert type(backbone.bottom_up.res4) is nn.Sequential
+    assert not any(isinstance(m, CheckpointedBlock) for m in backbone.modules())
 
 
 def test_a_backbone_without_stages():

@@ -11,6 +11,7 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from support.tiny_models import TinyBottomUp, resnet18_cfg
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import Conv2dNormActivation
 
 from retina_plugin import add_retina_config
 from retina_plugin.modeling.layers.folded_conv import (
@@ -70,7 +71,8 @@ def pair(request):
     """A network in double precision, and the same folded."""
     apart = CASES[request.param]().double()
     folded = copy.deepcopy(apart)
-    assert fold_frozen_norms(folded) == 1
+    folded, count = fold_frozen_norms(folded)
+    assert count == 1
     return apart, folded
 
 
@@ -137,26 +139,104 @@ def test_only_what_is_certain_is_folded():
         *(Conv2d(4, 4, 1, activation=F.relu), frozen_norm(4)),
         *(nn.ConvTranspose2d(4, 4, 1), frozen_norm(4)),
     )
-    assert fold_frozen_norms(network) == 0
+    assert fold_frozen_norms(network) == (network, 0)
     assert not any(isinstance(m, FoldedConv2d | FoldedSequential) for m in network.modules())
 
 
-def test_a_sequential_of_its_own_kind():
-    """torchvision's blocks are subclasses; one that calls its children otherwise is let be."""
+class Stem(nn.Sequential):
+    out_channels = 4
 
-    class Kin(nn.Sequential):
-        pass
+    def freeze(self):
+        return self.requires_grad_(False)
 
-    class Other(nn.Sequential):
-        def forward(self, x):
-            return self[1](x)
 
-    for kind, count in ((Kin, 1), (Other, 0)):
-        assert fold_frozen_norms(kind(nn.Conv2d(4, 4, 1), frozen_norm(4))) == count
+class Other(nn.Sequential):
+    def forward(self, x):
+        return self[1](x)
+
+
+@pytest.mark.parametrize("kind", [Stem, Other])
+def test_subclasses_of_sequential_are_left_alone(kind):
+    network = nn.Sequential(kind(nn.Conv2d(4, 4, 1), frozen_norm(4)))
+    assert fold_frozen_norms(network) == (network, 0)
+    assert type(network[0]) is kind
+
+
+def test_the_root_itself_and_torchvisions_blocks():
+    block = Conv2dNormActivation(4, 6, 3, norm_layer=frozen_norm)
+    x = torch.randn(2, 4, 8, 9)
+    expected = block(x)
+    folded, count = fold_frozen_norms(block)
+    assert count == 1 and isinstance(folded, FoldedSequential)
+    assert folded.out_channels == 6
+    torch.testing.assert_close(folded(x), expected)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("case", ["own", "neighbours"])
+def test_hooks_see_what_they_saw(case, when):
+    """Those of the convolution, of the norm and of the module around both; handles stay valid."""
+    network, x = CASES[case](), torch.randn(2, 4, 8, 9)
+    names, seen, handles = {m: n for n, m in network.named_modules()}, [], []
+
+    def hook(around):
+        def note(module, args, output):
+            seen.append((around[module], args[0].clone(), output.clone()))
+
+        return note
+
+    def register(around):
+        handles.extend(m.register_forward_hook(hook(around)) for m in around if around[m])
+
+    register(names)
+    network(x)
+    expected = list(seen)
+    if when == "before":
+        [h.remove() for h in handles]
+        handles.clear()
+        fold_frozen_norms(network)
+        names = {m: n for n, m in network.named_modules()}
+        register(names)
+    else:
+        fold_frozen_norms(network)
+        names.update({m: n for n, m in network.named_modules()})
+    seen.clear()
+    network(x)
+    assert [name for name, _, _ in seen] == [name for name, _, _ in expected]
+    for (_, *found), (_, *right) in zip(seen, expected, strict=True):
+        for pair in zip(found, right, strict=True):
+            torch.testing.assert_close(*pair)
+    [h.remove() for h in handles]
+    seen.clear()
+    network(x)
+    assert not seen
+
+
+def test_functional_transforms_and_second_derivatives(pair):
+    apart, folded = pair
+    x = torch.randn(1, 4, 4, 5, dtype=torch.float64)
+
+    def results(network):
+        def total(x):
+            return network(x).pow(3).sum()
+
+        yield torch.func.grad(total)(x)
+        yield torch.func.hessian(total)(x)
+        yield from torch.func.jvp(total, (x,), (x.cos(),))
+        yield torch.func.vmap(network)(x.expand(3, 1, -1, -1, -1))
+        given = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(total(given), given, create_graph=True)
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        yield from torch.autograd.grad(
+            slope.square().sum(), [given, *parameters], allow_unused=True, materialize_grads=True
+        )
+
+    for got, exact in zip(results(folded), results(apart), strict=True):
+        torch.testing.assert_close(got, exact, **EXACT)
 
 
 def test_twice_is_once(pair):
-    assert fold_frozen_norms(pair[1]) == 0
+    assert fold_frozen_norms(pair[1]) == (pair[1], 0)
 
 
 @pytest.mark.parametrize("case", ["own", "neighbours"])
@@ -175,7 +255,7 @@ def test_norms_that_thaw(case):
 def test_convolutions_that_are_also_kept_in_a_list():
     """As Detectron2's FPN does, which calls those in its lists."""
     fpn = FPN(bottom_up=TinyBottomUp(), in_features=["res3"], out_channels=8, norm="FrozenBN")
-    assert fold_frozen_norms(fpn) == 2
+    assert fold_frozen_norms(fpn) == (fpn, 2)
     assert type(fpn.lateral_convs[0]) is type(fpn.output_convs[0]) is FoldedConv2d
 
 
