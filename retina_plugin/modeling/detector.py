@@ -47,7 +47,6 @@ from retina_plugin.modeling.heads.level_check import check_levels
 from retina_plugin.modeling.losses.own_losses import add_own_losses
 from retina_plugin.modeling.losses.weighting import LossWeighting
 from retina_plugin.modeling.pretrained_part import pretrained_part
-from retina_plugin.modeling.stock_interface import StockInterface
 from retina_plugin.modeling.techniques import Techniques
 from retina_plugin.registry import (
     ASSIGNERS,
