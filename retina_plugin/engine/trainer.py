@@ -27,7 +27,7 @@ from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
 from retina_plugin.data.coco_places import record_place
 from retina_plugin.data.train_loader import start_at
 from retina_plugin.engine.accumulation import micro_batch_size
-from retina_plugin.engine.hooks.build import HookSettings, training_hooks
+from retina_plugin.engine.hooks.build import training_hooks
 from retina_plugin.engine.hooks.early_stopping import until_stopped
 from retina_plugin.engine.non_finite.guard import FOLDER, Origin, build_guard
 from retina_plugin.engine.step import AUTO, build_step
@@ -68,7 +68,7 @@ class RetinaTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(run_of(cfg).settings, comm.get_world_size())
         run = run_of(cfg)
-        _images_of_loader(cfg)
+        _images_of_loader(run)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -125,11 +125,12 @@ class RetinaTrainer(DefaultTrainer):
         own = type(self).build_evaluator.__func__ is RetinaTrainer.build_evaluator.__func__
         return training_hooks(
             super().build_hooks(),
-            HookSettings.of(run_of(self.cfg), checks_metrics=own),
+            run_of(self.cfg),
             step=self._trainer,
             checkpointer=self.checkpointer,
             evaluate=self._evaluate,
             after_evaluation=augmented,
+            checks_metrics=own,
         )
 
     def build_writers(self) -> list[EventWriter]:
@@ -182,7 +183,7 @@ class RetinaTrainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode | Run) -> Any:
         """The run's, of micro-batches."""
         run = run_of(cfg)
-        return run.build_train_loader(_images_of_loader(run.settings))
+        return run.build_train_loader(_images_of_loader(run))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode | Run, dataset_name: str) -> Any:
@@ -292,10 +293,12 @@ def _origin(run: Run) -> Origin:
     return Origin(Path(cfg.OUTPUT_DIR) / FOLDER, run.portable_config(), names)
 
 
-def _images_of_loader(cfg: CfgNode) -> int:
+def _images_of_loader(run: Run) -> int | None:
+    if run.images_per_step is None:
+        return None
     return micro_batch_size(
-        cfg.SOLVER.IMS_PER_BATCH,
-        accumulate=cfg.SOLVER.get("ACCUMULATE", 1),
+        run.images_per_step,
+        accumulate=run.settings.SOLVER.get("ACCUMULATE", 1),
         workers=comm.get_world_size(),
     )
 

@@ -127,18 +127,17 @@ def build_weight_average(model: nn.Module, settings: Mapping[str, Any]) -> Weigh
 
     Args:
         model: not wrapped for the workers.
-        settings: the keys of ``SOLVER.WEIGHT_AVERAGE``, in lower case from a LazyConfig.
+        settings: the keys of ``SOLVER.WEIGHT_AVERAGE``.
 
     Raises:
         UnknownNameError: an unknown key; lists the valid ones.
         ValueError: a value is out of range.
     """
-    given = {key.upper(): value for key, value in settings.items()}
     defaults = defaults_below(KEY)
-    for key in given:
+    for key in settings:
         if key not in defaults:
             raise unknown_name(KEY, key, defaults)
-    values = {**defaults, **given}
+    values = {**defaults, **settings}
     if values["DECAY"] == 0:
         return None
     return WeightAverage(

@@ -72,6 +72,12 @@ class LazyRun(Run):
         )
 
     @property
+    def images_per_step(self) -> int | None:
+        """Of ``dataloader.train.total_batch_size``, which another loader may not have."""
+        node = self.settings.__dict__["lazy"].dataloader.train
+        return super().images_per_step if "total_batch_size" in node else None
+
+    @property
     def lazy(self) -> DictConfig:
         """A copy of the LazyConfig with what was changed in the settings since it was read.
 

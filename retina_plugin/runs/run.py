@@ -75,6 +75,11 @@ class Run(ABC):
                 ``SOLVER.IMS_PER_BATCH``.
         """
 
+    @property
+    def images_per_step(self) -> int | None:
+        """Images of a step of all workers; None where only the loader knows."""
+        return self.settings.SOLVER.IMS_PER_BATCH
+
     @abstractmethod
     def build_test_loader(self, name: str) -> Iterable[Any]:
         """The loader of a test set; with ``TEST.VALIDATION_LOSS`` its records keep their boxes."""

@@ -250,7 +250,7 @@ def test_settings():
     assert build_weight_average(model, {"DECAY": 0.0, "WARMUP": 3}) is None
     built = build_weight_average(model, {"DECAY": 0.5, "WARMUP": 3, "EVALUATE_BOTH": True})
     assert (built.decay, built.warmup, built.evaluates_both) == (0.5, 3, True)
-    assert build_weight_average(model, {"decay": 0.5}).warmup == 10
+    assert build_weight_average(model, {"DECAY": 0.5}).warmup == 10
 
 
 def test_the_configs_keys_are_these():
@@ -264,7 +264,7 @@ def test_the_configs_keys_are_these():
         ({"DECAY": 1.0}, ValueError, r"SOLVER.WEIGHT_AVERAGE.DECAY.*\[0, 1\).*got 1.0"),
         ({"DECAY": -0.1}, ValueError, r"SOLVER.WEIGHT_AVERAGE.DECAY.*-0.1"),
         ({"DECAY": 0.9, "WARMUP": 0.5}, ValueError, r"SOLVER.WEIGHT_AVERAGE.WARMUP.*0.5"),
-        ({"decya": 0.9}, UnknownNameError, r"SOLVER.WEIGHT_AVERAGE: 'DECYA'.*DECAY"),
+        ({"DECYA": 0.9}, UnknownNameError, r"SOLVER.WEIGHT_AVERAGE: 'DECYA'.*DECAY"),
     ],
 )
 def test_wrong_settings(settings, error, message):

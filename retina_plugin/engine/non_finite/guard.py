@@ -269,19 +269,18 @@ def build_guard(
     Args:
         model: not wrapped for the workers.
         optimizer: of its parameters.
-        settings: the keys of ``SOLVER.NON_FINITE``, in lower case from a LazyConfig.
+        settings: the keys of ``SOLVER.NON_FINITE``.
         origin: of the step.
 
     Raises:
         UnknownNameError: an unknown key or action; lists the valid ones.
         ValueError: a value is out of range.
     """
-    given = {key.upper(): value for key, value in settings.items()}
     defaults = defaults_below(KEY)
-    for key in given:
+    for key in settings:
         if key not in defaults:
             raise unknown_name(KEY, key, defaults)
-    values = {key.lower(): value for key, value in {**defaults, **given}.items()}
+    values = {key.lower(): value for key, value in {**defaults, **settings}.items()}
     return NonFiniteGuard(model, optimizer, origin=origin, **values)
 
 

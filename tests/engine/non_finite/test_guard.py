@@ -202,7 +202,7 @@ def test_a_loss_scale_that_underflows_is_said_once(caplog):
     ("settings", "error", "message"),
     [
         ({"ACTION": "ignore"}, UnknownNameError, r"NON_FINITE.ACTION.*'ignore'.*skip"),
-        ({"action": "stop", "skips": 3}, UnknownNameError, r"NON_FINITE.*'SKIPS'.*MAX_SKIPS"),
+        ({"ACTION": "stop", "SKIPS": 3}, UnknownNameError, r"NON_FINITE.*'SKIPS'.*MAX_SKIPS"),
         ({"MAX_SKIPS": -1}, ValueError, r"MAX_SKIPS must be a whole number, 0 or more, got -1"),
         ({"WRITE": True}, ValueError, r"WRITE must be a whole number"),
     ],
