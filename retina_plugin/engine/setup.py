@@ -20,7 +20,7 @@ from retina_plugin.data.class_counts import fill_class_counts
 from retina_plugin.data.coco_registration import register_datasets
 from retina_plugin.data.package_files import register_package_paths
 from retina_plugin.engine.run_folder import open_run, relocated
-from retina_plugin.evaluation.build import evaluator_type
+from retina_plugin.evaluation.build import check_evaluation
 from retina_plugin.inference.augmented_inference import prepare_augmentation
 from retina_plugin.inference.denormals import flush_denormals
 from retina_plugin.inference.tiled_inference import prepare_tiles
@@ -80,8 +80,7 @@ def setup(args: Namespace, check: Check = check_data) -> CfgNode:
     if comm.is_main_process():
         check(cfg, args)
         for name in cfg.DATASETS.TEST if run.evaluates_by_type else ():
-            # the first evaluation may be hours away
-            evaluator_type(name, coco_eval=cfg.TEST.get("COCO_EVAL", "auto"))
+            check_evaluation(name, coco_eval=cfg.TEST.get("COCO_EVAL", "auto"))
     return cfg
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import DatasetEvaluator, PascalVOCDetectionEvaluator
 
 from retina_plugin.evaluation.coco_evaluator import coco_evaluator
-from retina_plugin.registry import unknown_name
+from retina_plugin.evaluation.lvis_evaluator import (
+    LVISBoxEvaluator,
+    check_lvis_file,
+    require_lvis,
+)
+from retina_plugin.registry import UnknownNameError, unknown_name
 
 TYPES = ("coco", "lvis", "pascal_voc")
 
 
 def evaluator_type(dataset_name: str, *, coco_eval: str = "pycocotools") -> str:
     """The data set's ``evaluator_type``; without one, but with ``json_file``, it counts as COCO.
-
-    Call it before training, whose first evaluation may be hours away.
 
     Args:
         dataset_name: as registered in ``DatasetCatalog``.
@@ -30,15 +32,35 @@ def evaluator_type(dataset_name: str, *, coco_eval: str = "pycocotools") -> str:
     """
     coco_evaluator(coco_eval)
     metadata = MetadataCatalog.get(dataset_name)
-    kind = metadata.get("evaluator_type", "coco" if metadata.get("json_file") else "(none)")
+    kind = metadata.get("evaluator_type", "coco" if metadata.get("json_file") else None)
+    if kind is None:
+        # what register_pascal_voc leaves in the metadata
+        is_voc = all(metadata.get(x) is not None for x in ("dirname", "split", "year"))
+        likely = "pascal_voc" if is_voc else "coco"
+        raise UnknownNameError(
+            f"the data set {dataset_name} has no evaluator_type, so it is unknown how to evaluate "
+            f'it: set MetadataCatalog.get("{dataset_name}").evaluator_type = "{likely}" where it '
+            f"is registered. Valid: {', '.join(TYPES)}."
+        )
     if kind not in TYPES:
         raise unknown_name(f"evaluator_type of the data set {dataset_name}", kind, TYPES)
-    if kind == "lvis" and importlib.util.find_spec("lvis") is None:
-        raise ImportError(
-            f"the data set {dataset_name} is evaluated by LVIS's own package, which is not "
-            'installed; get it with: pip install "retina-plugin[lvis]"'
-        )
+    if kind == "lvis":
+        require_lvis(dataset_name)
     return kind
+
+
+def check_evaluation(dataset_name: str, *, coco_eval: str = "pycocotools") -> None:
+    """Raise what would end an evaluation of the data set, which may be hours away.
+
+    Args:
+        dataset_name, coco_eval: see :func:`evaluator_type`.
+
+    Raises:
+        UnknownNameError, ImportError: see :func:`evaluator_type`.
+        ValueError: if LVIS's annotations lack what its evaluation needs.
+    """
+    if evaluator_type(dataset_name, coco_eval=coco_eval) == "lvis":
+        check_lvis_file(dataset_name)
 
 
 def build_evaluator(
@@ -64,7 +86,7 @@ def build_evaluator(
         return PascalVOCDetectionEvaluator(dataset_name)
     options = {"tasks": ("bbox",), "output_dir": str(output_dir)}
     if kind == "lvis":
-        return LVISEvaluator(dataset_name, **options)
+        return LVISBoxEvaluator(dataset_name, **options)
     # Detectron2's own fast implementation, where it was compiled, has slightly other numbers
     options["max_dets_per_image"] = max_detections
     return coco_evaluator(coco_eval)(dataset_name, use_fast_impl=False, **options)

@@ -14,7 +14,6 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.pascal_voc import register_pascal_voc
 from detectron2.evaluation import (
     COCOEvaluator,
-    LVISEvaluator,
     PascalVOCDetectionEvaluator,
     inference_on_dataset,
 )
@@ -27,6 +26,7 @@ from retina_plugin.engine.trainer import RetinaTrainer
 from retina_plugin.evaluation import build_evaluator
 from retina_plugin.evaluation.build import evaluator_type
 from retina_plugin.evaluation.coco_evaluator import coco_evaluator
+from retina_plugin.evaluation.lvis_evaluator import LVISBoxEvaluator
 from retina_plugin.registry import UnknownNameError
 
 CLASSES = ["cat", "dog"]
@@ -178,7 +178,6 @@ def dataset():
 
 def test_lvis_missing_names_the_extra(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lvis", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "retina-plugin\[lvis\]"'):
         build_evaluator(typed(dataset, "lvis"), tmp_path)
 
@@ -186,12 +185,11 @@ def test_lvis_missing_names_the_extra(dataset, tmp_path, monkeypatch):
 def test_lvis(coco, dataset, tmp_path, monkeypatch):
     """With a stand-in for LVIS's package, of which the constructor asks one thing."""
     lvis = ModuleType("lvis")
-    lvis.__spec__ = object()
     lvis.LVIS = lambda path: type("Lvis", (), {"get_ann_ids": lambda self: [1], "path": path})()
     monkeypatch.setitem(sys.modules, "lvis", lvis)
     MetadataCatalog.get(dataset).json_file = MetadataCatalog.get(coco).json_file
     evaluator = build_evaluator(typed(dataset, "lvis"), tmp_path)
-    assert type(evaluator) is LVISEvaluator
+    assert type(evaluator) is LVISBoxEvaluator
     assert evaluator._lvis_api.path.endswith("pets.json")
 
 
@@ -205,8 +203,15 @@ def test_unknown_type_lists_the_valid_ones(dataset, tmp_path, kind, hint):
 
 
 def test_no_type_lists_the_valid_ones(dataset):
-    with pytest.raises(UnknownNameError, match=r"'\(none\)'.*coco, lvis, pascal_voc"):
+    with pytest.raises(UnknownNameError, match=r'evaluator_type = "coco".*coco, lvis, pascal_voc'):
         evaluator_type(dataset)
+
+
+def test_pascal_voc_without_type_says_what_to_set(voc):
+    del MetadataCatalog.get(voc).evaluator_type
+    expected = rf'MetadataCatalog.get\("{voc}"\).evaluator_type = "pascal_voc"'
+    with pytest.raises(UnknownNameError, match=expected):
+        evaluator_type(voc)
 
 
 @pytest.mark.parametrize("key", ["auto", "hotcoco", "pycocotools"])
