@@ -9,7 +9,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from retina_plugin.modeling.contracts import GroundTruth, ignored_boxes
+from retina_plugin.modeling.contracts import ignored_boxes, with_ignored
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -69,8 +69,6 @@ def ground_truth_of(given: dict[str, Any], num_classes: int, device: torch.devic
     regions = (
         given["ignored_boxes"].tensor if "ignored_boxes" in given else ignored_boxes(instances)
     )
-    if regions is not None:
-        moved = GroundTruth(instances.image_size, to_device(regions, device))
     for name, value in instances.get_fields().items():
         if isinstance(value, Boxes):
             value = Boxes(to_device(value.tensor, device))
@@ -79,7 +77,7 @@ def ground_truth_of(given: dict[str, Any], num_classes: int, device: torch.devic
         elif hasattr(value, "to"):  # masks, key points
             value = value.to(device)
         moved.set(name, value)
-    return moved
+    return moved if regions is None else with_ignored(moved, to_device(regions, device))
 
 
 def _check(given: dict[str, Any], num_classes: int) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from detectron2.structures import Boxes, ImageList, Instances
@@ -31,11 +31,11 @@ __all__ = [
     "ClassificationLoss",
     "DenseTargets",
     "FrontEnd",
-    "GroundTruth",
     "HasExtraLosses",
     "HasFusedLogits",
     "HasInferenceForm",
     "HasRefinement",
+    "IgnoredRegions",
     "NetworkInput",
     "Normalizer",
     "PositiveBoxes",
@@ -44,20 +44,54 @@ __all__ = [
     "Selection",
     "box_dim",
     "ignored_boxes",
+    "with_ignored",
 ]
 
 
-class GroundTruth(Instances):
-    """``Instances`` of an image that has regions of which nobody knows what is in them."""
+class IgnoredRegions:
+    """Boxes of an image in which nobody knows what there is, as a field of its ``Instances``.
 
-    def __init__(self, image_size: tuple[int, int], ignored: Tensor, **fields: object) -> None:
-        super().__init__(image_size, **fields)
-        self._ignored = ignored  # Instances makes fields of names without underscore
+    They belong to the image: whichever objects are selected, all regions stay. The length, which
+    ``Instances`` demands of a field, is the number of objects.
+
+    Args:
+        boxes: ``(I, 4)``.
+        count: M, the number of objects.
+    """
+
+    def __init__(self, boxes: Tensor, count: int) -> None:
+        self.boxes = boxes
+        self._rows = boxes.new_empty(count, 0)  # is indexed as every other field
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, item: Any) -> IgnoredRegions:
+        return IgnoredRegions(self.boxes, len(self._rows[item]))
+
+    def to(self, *args: Any, **kwargs: Any) -> IgnoredRegions:
+        """As ``Tensor.to``."""
+        return IgnoredRegions(self.boxes.to(*args, **kwargs), len(self))
+
+    @staticmethod
+    def cat(parts: Sequence[IgnoredRegions]) -> IgnoredRegions:
+        """The regions and the objects of all parts."""
+        return IgnoredRegions(torch.cat([p.boxes for p in parts]), sum(map(len, parts)))
+
+
+def with_ignored(instances: Instances, boxes: Tensor) -> Instances:
+    """Set the regions of an image, ``(I, 4)``, of which nobody knows what is in them.
+
+    Args:
+        instances: has its other fields already; is changed and returned.
+    """
+    instances.gt_ignored = IgnoredRegions(boxes, len(instances))
+    return instances
 
 
 def ignored_boxes(instances: Instances) -> Tensor | None:
     """``(I, 4)``, crowds and other regions where no background shall be learnt, or None."""
-    return instances._ignored if isinstance(instances, GroundTruth) else None
+    return instances.gt_ignored.boxes if instances.has("gt_ignored") else None
 
 
 class BoxCoder(Protocol):

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 
 from retina_plugin import NetworkInput
-from retina_plugin.modeling.contracts import GroundTruth, ignored_boxes
+from retina_plugin.modeling.contracts import ignored_boxes, with_ignored
 from retina_plugin.registry import FRONT_ENDS
 
 
@@ -27,11 +27,9 @@ class Framed(NetworkInput):
         for given, size in zip(instances, self.images.image_sizes, strict=True):
             fields = {**given.get_fields(), "gt_boxes": self._moved(given.gt_boxes, self.width)}
             ignored = ignored_boxes(given)
-            moved.append(
-                Instances(size, **fields)
-                if ignored is None
-                else GroundTruth(size, ignored + self.width, **fields)
-            )
+            moved.append(Instances(size, **fields))
+            if ignored is not None:
+                with_ignored(moved[-1], ignored + self.width)
         return moved
 
     def restore(self, detections):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from detectron2.structures import Boxes, Instances
 
-from retina_plugin.modeling.contracts import GroundTruth, NetworkInput, ignored_boxes
+from retina_plugin.modeling.contracts import NetworkInput, ignored_boxes, with_ignored
 
 Size = tuple[int, int]  # height, width
 
@@ -30,12 +30,10 @@ class ScaledInput(NetworkInput):
         triples = zip(instances, self.input_sizes, self.images.image_sizes, strict=True)
         for given, before, after in triples:
             fields = {**given.get_fields(), "gt_boxes": _scaled(given.gt_boxes, before, after)}
+            scaled.append(Instances(after, **fields))
             ignored = ignored_boxes(given)
-            if ignored is None:
-                scaled.append(Instances(after, **fields))
-            else:
-                ignored = _scaled(Boxes(ignored), before, after).tensor
-                scaled.append(GroundTruth(after, ignored, **fields))
+            if ignored is not None:
+                with_ignored(scaled[-1], _scaled(Boxes(ignored), before, after).tensor)
         return scaled
 
     def restore(self, detections: Sequence[Instances]) -> list[Instances]:

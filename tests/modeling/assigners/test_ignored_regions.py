@@ -1,9 +1,13 @@
 """Crowds from the json to label -1, and anchors that reach over the edge."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data.detection_utils import filter_empty_instances
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
@@ -13,7 +17,7 @@ from retina_plugin.modeling.assigners.atss_assigner import ATSSAssigner
 from retina_plugin.modeling.assigners.max_iou_assigner import MaxIoUAssigner
 from retina_plugin.modeling.assigners.per_image import largest_iof, reach_over
 from retina_plugin.modeling.batch_inputs import ground_truth_of
-from retina_plugin.modeling.contracts import IGNORE, GroundTruth, ignored_boxes
+from retina_plugin.modeling.contracts import IGNORE, ignored_boxes, with_ignored
 
 K = 2
 CPU = torch.device("cpu")
@@ -95,12 +99,8 @@ def test_an_image_of_nothing_but_crowd(record):
 def test_objects_in_a_crowd_stay_objects():
     anchors = grid()
     box = Boxes(anchors.tensor[10:11])
-    truth = GroundTruth(
-        (64, 96),
-        torch.tensor([[0.0, 0.0, 96.0, 64.0]]),
-        gt_boxes=box,
-        gt_classes=torch.tensor([1]),
-    )
+    truth = Instances((64, 96), gt_boxes=box, gt_classes=torch.tensor([1]))
+    truth = with_ignored(truth, torch.tensor([[0.0, 0.0, 96.0, 64.0]]))
     labels = MaxIoUAssigner()([anchors], [truth], K).labels[0]
     assert labels[10] == 1
     assert set(labels.tolist()) == {1, IGNORE}
@@ -121,3 +121,48 @@ def test_anchors_over_the_edge(border, ignored):
     truth = Instances((64, 96), gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0).long())
     labels = MaxIoUAssigner(allowed_border=border)([anchors], [truth], K).labels[0]
     assert (labels == IGNORE).sum() == ignored
+
+
+REGIONS = torch.tensor([[5.0, 0.0, 8.0, 10.0], [0.0, 0.0, 10.0, 4.0]])
+
+
+def two_objects():
+    boxes = Boxes(torch.tensor([[0.0, 0.0, 9.0, 9.0], [1.0, 1.0, 1.0, 8.0]]))
+    return with_ignored(
+        Instances((64, 96), gt_boxes=boxes, gt_classes=torch.tensor([0, 1])), REGIONS
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "count"),
+    [
+        (lambda x: x.to("cpu"), 2),
+        (lambda x: x[0], 1),
+        (lambda x: x[1:], 1),
+        (lambda x: x[torch.tensor([True, False])], 1),
+        (lambda x: x[torch.tensor([False, False])], 0),
+        (lambda x: x[torch.tensor([1, 0, 0])], 3),
+        (filter_empty_instances, 1),
+        (copy.copy, 2),
+        (copy.deepcopy, 2),
+        (lambda x: pickle.loads(pickle.dumps(x)), 2),
+        (lambda x: Instances(x.image_size, **x.get_fields()), 2),
+        (lambda x: Instances.cat([x]), 2),
+        (lambda x: ground_truth_of({"instances": x}, K, CPU), 2),
+    ],
+)
+def test_regions_stay_whatever_is_done_to_the_objects(kept, count):
+    found = kept(two_objects())
+    assert len(found) == len(found.gt_boxes) == len(found.gt_ignored) == count
+    assert torch.equal(ignored_boxes(found), REGIONS)
+
+
+def test_regions_of_several_parts():
+    truth = two_objects()
+    found = Instances.cat([truth[:1], truth])
+    assert len(found) == len(found.gt_ignored) == 3
+    assert torch.equal(ignored_boxes(found), torch.cat([REGIONS, REGIONS]))
+
+
+def test_regions_move_with_the_instances():
+    assert ignored_boxes(two_objects().to("meta")).device.type == "meta"

@@ -4,7 +4,7 @@ import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from support.batches import make_instances
 
-from retina_plugin.modeling.contracts import GroundTruth, ignored_boxes
+from retina_plugin.modeling.contracts import ignored_boxes, with_ignored
 from retina_plugin.modeling.front_ends.scaled_input import ScaledInput
 
 BEFORE, AFTER = [(60, 80), (50, 50)], [(90, 160), (25, 33)]
@@ -43,7 +43,10 @@ def test_detections_come_back():
 def test_ignored_boxes_and_fields_come_along():
     boxes = torch.tensor([[2.0, 4, 10, 20]])
     fields = {"gt_boxes": Boxes(boxes), "gt_classes": torch.tensor([1]), "gt_weight": boxes[:, 0]}
-    truth = [GroundTruth(BEFORE[0], boxes * 2, **fields), Instances(BEFORE[1], **fields)]
+    truth = [
+        with_ignored(Instances(BEFORE[0], **fields), boxes * 2),
+        Instances(BEFORE[1], **fields),
+    ]
     first, second = scaled().ground_truth(truth)
     assert torch.equal(ignored_boxes(first), boxes * 2 * torch.tensor([2.0, 1.5, 2.0, 1.5]))
     assert ignored_boxes(second) is None

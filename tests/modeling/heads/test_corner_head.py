@@ -8,7 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 from support.dense_cases import make_targets
 
-from retina_plugin.modeling.contracts import GroundTruth, Predictions
+from retina_plugin.modeling.contracts import Predictions, with_ignored
 from retina_plugin.modeling.heads.corner_head import KEY, CornerHead
 
 C, H, W, STRIDE = 16, 12, 16, 8
@@ -86,7 +86,7 @@ def test_regions_that_are_ignored():
     box = torch.tensor([[60.0, 20.0, 100.0, 80.0]])  # its top left corner lies in the region
     targets = make_targets(torch.full((1, 5), 3), (4, 1), 3)
     fields = {"gt_boxes": Boxes(box), "gt_classes": torch.zeros(1, dtype=torch.int64)}
-    targets.instances[0] = GroundTruth((H * 8, W * 8), region, **fields)
+    targets.instances[0] = with_ignored(Instances((H * 8, W * 8), **fields), region)
     logits = torch.zeros(1, 2, H, W, requires_grad=True)
     predictions = Predictions([], [], [], {"corners": [logits]})
     loss = make_head().extra_losses(predictions, targets, None)["loss_corner"]
