@@ -23,8 +23,6 @@ def read_long_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.is_file() else ""
 
 
-# COCO's numbers in 1 to 2 % of pycocotools' time: retina_plugin/evaluation/coco_evaluator.py
-FAST_EVAL = ["hotcoco>=1.3,<2"]
 JPEG = ["simplejpeg>=1.8"]  # INPUT.DECODER simplejpeg
 BANDS = ["tifffile>=2023.1.23.1"]  # INPUT.FORMAT bands: TIFF that Pillow does not read as it is
 TIMM = ["timm>=1.0.3"]  # build_retinanet_timm_fpn_backbone
@@ -32,8 +30,7 @@ VIDEO = ["av>=12"]  # videos of retina predict
 
 EXTRAS = {
     # Pictures of the digits demo: handwriting and photographs that these packages ship.
-    "demo": ["scikit-learn>=1.3", "scikit-image>=0.22", *FAST_EVAL],
-    "fast-eval": FAST_EVAL,
+    "demo": ["scikit-learn>=1.3", "scikit-image>=0.22"],
     "jpeg": JPEG,
     "bands": BANDS,
     "timm": TIMM,
@@ -77,6 +74,7 @@ setup(
         "omegaconf>=2.2.1,<2.4",
         "hydra-core>=1.3",
         "pycocotools>=2.0.7",
+        "hotcoco>=1.3,<2",  # COCO's evaluation and the report: retina_plugin/evaluation
         "yacs>=0.1.8",
         "tabulate>=0.9",
         "cloudpickle>=2.2",

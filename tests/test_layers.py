@@ -34,7 +34,14 @@ FAMILIES = (
     *("anchors", "assigners", "backbones", "coders", "front_ends", "heads", "losses", "necks"),
     *("normalizers", "post_processors"),
 )
-COMPOSERS = ("detector", "checked_backbone", "functional", "architecture")
+COMPOSERS = (
+    "detector",
+    "stock_interface",
+    "scripting",
+    "checked_backbone",
+    "functional",
+    "architecture",
+)
 
 
 def imported_modules(path: Path, root: Path) -> Iterator[tuple[int, tuple[str, ...]]]:

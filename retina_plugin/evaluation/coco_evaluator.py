@@ -12,8 +12,8 @@ Of the two drop-ins that are kept up, hotcoco and faster-coco-eval (compared as 
 * Beside COCO's numbers hotcoco computes TIDE's kinds of error, confusion matrix, calibration, AP of
   groups of images and scores an image; faster-coco-eval mean IoU, AUC, best F1 and boundary IoU.
 * faster-coco-eval has the longer record: 28 releases, two authors, a backend of torchmetrics and
-  Ultralytics. hotcoco is one author's work of 2025 and 2026, 11 releases. So it is optional, held
-  below its next major version, and pycocotools does the work wherever it is missing.
+  Ultralytics. hotcoco is one author's work of 2025 and 2026, 11 releases. So setup.py holds it
+  below its next major version, and the tests compare its numbers with those of pycocotools.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ import json
 import logging
 import math
 from collections.abc import Container, Iterable, Sequence
-from importlib import metadata
 from typing import Any
 
+import hotcoco
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.file_io import PathManager
-from packaging.requirements import Requirement
 
 from retina_plugin.registry import unknown_name
 
-PACKAGE = Requirement("hotcoco>=1.3,<2")  # setup.py's extra `fast-eval`; 0.x had other numbers
-CHOICES = ("auto", PACKAGE.name, "pycocotools")
+CHOICES = ("auto", "hotcoco", "pycocotools")
 LARGEST_ID = 2**63
 BOX_KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
 
@@ -41,21 +39,17 @@ logger = logging.getLogger(__name__)
 
 
 def coco_evaluator(package: str) -> type[COCOEvaluator]:
-    """The evaluator whose numbers ``package`` computes.
+    """Return the evaluator whose numbers ``package`` computes.
 
     Args:
-        package: ``hotcoco``, ``pycocotools``, or ``auto``: hotcoco where it is installed.
+        package: ``hotcoco``, ``pycocotools``, or ``auto``, which is hotcoco.
 
     Raises:
-        UnknownNameError: another name.
-        ImportError: hotcoco is asked for by its name and not installed, or in another version.
+        UnknownNameError: if ``package`` is another name.
     """
     if package not in CHOICES:
         raise unknown_name("TEST.COCO_EVAL", package, CHOICES)
-    if package == "pycocotools" or (package == "auto" and not _is_usable()):
-        return COCOEvaluator
-    _require()
-    return HotcocoEvaluator
+    return COCOEvaluator if package == "pycocotools" else HotcocoEvaluator
 
 
 class HotcocoEvaluator(COCOEvaluator):
@@ -65,14 +59,7 @@ class HotcocoEvaluator(COCOEvaluator):
     left to Detectron2 and pycocotools.
 
     Args: those of ``COCOEvaluator``.
-
-    Raises:
-        ImportError: hotcoco is not installed, or in another version than ``PACKAGE``.
     """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        _require()
-        super().__init__(*args, **options)
 
     def _eval_predictions(
         self, predictions: list[dict[str, Any]], img_ids: Iterable[int] | None = None
@@ -127,8 +114,6 @@ def evaluate_boxes(
     Returns:
         An object with pycocotools' ``stats`` and ``eval``.
     """
-    import hotcoco
-
     # no more than boxes need: hotcoco refuses odd values in other keys, pycocotools does not
     dataset = hotcoco.COCO(
         {
@@ -171,23 +156,3 @@ def obstacle(
     if not all(math.isfinite(sum(x["bbox"]) + x["score"]) for x in found):
         return "detections whose box or score is not finite"
     return None
-
-
-def _installed() -> str | None:
-    try:
-        return metadata.version(PACKAGE.name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _is_usable() -> bool:
-    version = _installed()
-    return version is not None and PACKAGE.specifier.contains(version)
-
-
-def _require() -> None:
-    if not _is_usable():
-        raise ImportError(
-            f"COCO evaluation by hotcoco needs {PACKAGE}; installed: {_installed() or 'none'}. "
-            'Get it with: pip install "retina-plugin[fast-eval]"; or set TEST.COCO_EVAL pycocotools'
-        )

@@ -12,7 +12,6 @@ from detectron2.modeling import (
     build_anchor_generator,
     detector_postprocess,
 )
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
@@ -36,6 +35,7 @@ from retina_plugin.modeling.contracts import (
     HasExtraLosses,
     HasFusedLogits,
     HasRefinement,
+    NetworkInput,
     Normalizer,
     PositiveBoxes,
     PostProcessor,
@@ -47,6 +47,7 @@ from retina_plugin.modeling.heads.level_check import check_levels
 from retina_plugin.modeling.losses.own_losses import add_own_losses
 from retina_plugin.modeling.losses.weighting import LossWeighting
 from retina_plugin.modeling.pretrained_part import pretrained_part
+from retina_plugin.modeling.stock_interface import StockInterface
 from retina_plugin.modeling.techniques import Techniques
 from retina_plugin.registry import (
     ASSIGNERS,
@@ -63,7 +64,7 @@ from retina_plugin.registry import (
 
 
 @DETECTORS.register()
-class FocalRetinaNet(DenseDetector):
+class FocalRetinaNet(StockInterface):
     """RetinaNet with every part replaceable; by default equal to Detectron2's.
 
     With the defaults it gives the losses, gradients and detections of
@@ -199,6 +200,15 @@ class FocalRetinaNet(DenseDetector):
         predictions = self.predict(images, instances)
         if picture_is_due(self.vis_period):
             self._draw_picture(batched_inputs, predictions)
+        return self.training_losses(predictions, instances, normalizer)
+
+    def training_losses(
+        self,
+        predictions: Predictions,
+        instances: Sequence[Instances],
+        normalizer: Normalizer | None = None,
+    ) -> dict[str, Tensor]:
+        """:meth:`losses`, with the number of positives for the event storage where there is one."""
         targets = self.assign(predictions, instances)
         if has_event_storage():
             per_image = len(targets.positives) / len(instances)
@@ -226,16 +236,32 @@ class FocalRetinaNet(DenseDetector):
         )
         features = self.backbone(given.images.tensor)
         features = [features[name] for name in self.head_in_features]
-        logits, deltas, *extras = self.head(features)
-        anchors = self.anchor_generator(features)
+        return self.as_predictions(given, features, self.head(features), images.image_sizes)
+
+    def as_predictions(
+        self,
+        given: NetworkInput,
+        features: Sequence[Tensor],
+        output: Sequence[Any],
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> Predictions:
+        """Return the head's ``output`` with names and anchors, checked.
+
+        Args:
+            given: what the backbone saw.
+            features: ``(N, C, H, W)`` per level.
+            output: logits and deltas per level, and the head's own maps.
+            image_sizes: those of the batch before the front-end; by default those of ``given``.
+        """
+        logits, deltas, *extras = output
         predictions = Predictions(
             logits,
             deltas,
-            anchors,
+            self.anchor_generator(list(features)),
             *extras,
             coder=self.box_coder,
             features=features,
-            image_sizes=images.image_sizes,
+            image_sizes=given.images.image_sizes if image_sizes is None else image_sizes,
             input=given,
         )
         check_levels(
@@ -259,6 +285,8 @@ class FocalRetinaNet(DenseDetector):
     def assign(self, predictions: Predictions, instances: Sequence[Instances]) -> DenseTargets:
         """What every anchor shall become; ``instances`` as in :meth:`losses`."""
         instances = predictions.input.ground_truth(instances)
+        if self.labels_anchors_itself:
+            return self.targets_of_labels(predictions, instances)
         return self.assigner(predictions.anchors, instances, self.num_classes, predictions)
 
     def positives_of(self, predictions: Predictions, targets: DenseTargets) -> PositiveBoxes:

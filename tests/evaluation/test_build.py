@@ -216,8 +216,6 @@ def test_pascal_voc_without_type_says_what_to_set(voc):
 
 @pytest.mark.parametrize("key", ["auto", "hotcoco", "pycocotools"])
 def test_the_config_chooses_who_computes_coco_numbers(coco, tmp_path, key):
-    if key == "hotcoco":
-        pytest.importorskip("hotcoco")
     cfg = add_retina_config(get_cfg())
     cfg.OUTPUT_DIR = str(tmp_path)
     cfg.TEST.COCO_EVAL = key

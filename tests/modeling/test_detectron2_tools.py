@@ -5,13 +5,15 @@ import pickle
 
 import pytest
 import torch
-from detectron2.export import TracingAdapter
-from detectron2.modeling import build_model
+from detectron2.export import TracingAdapter, scripting_with_instances
+from detectron2.modeling import build_model, detector_postprocess
+from detectron2.structures import Boxes
 from detectron2.utils.analysis import (
     FlopCountAnalysis,
     activation_count_operators,
     flop_count_operators,
 )
+from detectron2.utils.testing import convert_scripted_instances
 from fvcore.nn import flop_count_table
 from support.batches import make_batch, make_image
 from support.model_pairs import build_pair
@@ -162,6 +164,36 @@ def test_the_torchscript_based_onnx_exporter(parts, tmp_path):
     with torch.no_grad():
         expected = detect(model, other)[0].pred_boxes.tensor
     torch.testing.assert_close(torch.from_numpy(boxes), expected, atol=1e-3, rtol=0)
+
+
+# --- TorchScript
+
+
+FIELDS = {"pred_boxes": Boxes, "scores": torch.Tensor, "pred_classes": torch.Tensor}
+
+
+def test_scripting_with_instances():
+    model = detector(["MODEL.WINOGRAD", False])
+    scripted = scripting_with_instances(model, FIELDS)
+    images = make_image(96, 160), make_image(64, 96)
+    with torch.no_grad():
+        expected = detect(model, *images)
+        found = [convert_scripted_instances(x) for x in scripted([{"image": x} for x in images])]
+    assert_same([detector_postprocess(x, *x.image_size) for x in found], expected)
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ("soft NMS", "post_processor is SoftNMSPostProcessor"),
+        ("class-agnostic", "class-agnostic"),
+        ("quality head", "head is QualityHead"),
+        ("learned scale", "LearnedScaleFrontEnd"),
+    ],
+)
+def test_scripting_says_what_it_does_not_take(parts, message):
+    with pytest.raises(NotImplementedError, match=f"{message}.*TracingAdapter"):
+        scripting_with_instances(detector(PARTS[parts]), FIELDS)
 
 
 # --- compilation, copies, number types

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 
+import hotcoco
 import numpy as np
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.coco import COCO
@@ -156,8 +157,6 @@ def scene(objects, detections, *, classes=2, images=1):
 
 def by_hotcoco(truth, found):
     """hotcoco's evaluation, for what it has beyond pycocotools."""
-    import hotcoco
-
     data = hotcoco.COCO(copy.deepcopy(truth))
     evaluation = hotcoco.COCOeval(data, data.loadRes(copy.deepcopy(found)), "bbox")
     evaluation.evaluate()

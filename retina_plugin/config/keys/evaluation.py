@@ -18,7 +18,7 @@ KEYS = {
     "TEST.COMPILE": Key(False, "Whether the evaluated copy is compiled by torch.compile."),
     "TEST.COCO_EVAL": Key(
         "auto",
-        "Package that computes COCO's AP; `auto` is hotcoco where it is installed.",
+        "Package that computes COCO's AP; `auto` is hotcoco.",
         choices=("auto", "hotcoco", "pycocotools"),
     ),
     "TEST.GROUP_FIELDS": Key(

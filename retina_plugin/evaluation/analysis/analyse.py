@@ -10,13 +10,8 @@ import numpy as np
 from retina_plugin.evaluation.analysis.bootstrap import intervals
 from retina_plugin.evaluation.analysis.calibration import calibrate
 from retina_plugin.evaluation.analysis.class_results import class_results, overall, tallies
-from retina_plugin.evaluation.analysis.coco_numbers import (
-    IOU_THRESHOLDS,
-    area_views,
-    mean,
-    precision_over_recall,
-    twelve_numbers,
-)
+from retina_plugin.evaluation.analysis.coco_evaluation import Evaluation, Verdicts
+from retina_plugin.evaluation.analysis.coco_numbers import twelve_numbers
 from retina_plugin.evaluation.analysis.columns import Columns, class_names, read_columns
 from retina_plugin.evaluation.analysis.confusion import confusion_matrix
 from retina_plugin.evaluation.analysis.error_kinds import error_kinds
@@ -27,11 +22,9 @@ from retina_plugin.evaluation.analysis.image_results import (
     image_results,
     worst_images,
 )
-from retina_plugin.evaluation.analysis.matching import match
 from retina_plugin.evaluation.analysis.operating_points import best_threshold
 from retina_plugin.evaluation.analysis.results import Analysis, Counts, Settings
 from retina_plugin.evaluation.analysis.sizes import coco_sizes, octaves
-from retina_plugin.evaluation.analysis.verdicts import Verdicts, judge
 
 
 def analyse(
@@ -74,24 +67,17 @@ def analyse(
     columns = read_columns(truth, detections, max_detections=max_detections)
     fields = [field_groups(columns, name, ranges) for name in group_by]
     names = class_names(columns)
-    matches = match(columns, area_views(columns), _thresholds(iou_thresh))
-    t = matches.at(iou_thresh)
-    every, counts = tallies(columns, matches, t)
-    best = best_threshold(every)
-    at_threshold = {
-        "iou_thresh": iou_thresh,
-        "score_thresh": best if score_thresh is None else score_thresh,
-    }
-    views = [judge(columns, matches, **at_threshold, view=v) for v in range(len(matches.counts))]
-    verdicts = views[0]
-    precisions = [precision_over_recall(columns, matches, view=v) for v in range(len(views))]
-    coco = twelve_numbers(columns, matches, precisions, max_detections)
+    evaluation = Evaluation(columns, iou_thresh)
+    verdicts = evaluation.verdicts()
+    every, counts = tallies(columns, verdicts)
+    threshold = best_threshold(every) if score_thresh is None else score_thresh
+    verdicts = evaluation.keep(verdicts, threshold)
+    coco = twelve_numbers(evaluation, max_detections)
     images = image_results(columns, verdicts)
-    judged = verdicts.hit | verdicts.miss
     return Analysis(
         settings=Settings(
             iou_thresh=iou_thresh,
-            score_thresh=at_threshold["score_thresh"],
+            score_thresh=threshold,
             score_thresh_is_best=score_thresh is None,
             max_detections=max_detections,
             group_by=list(group_by),
@@ -101,15 +87,15 @@ def analyse(
         counts=_counts(columns, verdicts),
         notes=_notes(columns, verdicts),
         coco=coco,
-        intervals=intervals(columns, matches, coco, resamples=resamples, seed=seed),
-        overall=overall(columns, precisions[0], matches, every, counts, at_threshold),
-        classes=class_results(columns, names, precisions[0], matches, counts, at_threshold),
-        confusion=confusion_matrix(columns, verdicts, names, iou_thresh),
-        errors=error_kinds(columns, verdicts, names, iou_thresh, examples),
-        sizes=coco_sizes(views, [mean(x.precision[: len(IOU_THRESHOLDS)]) for x in precisions]),
+        intervals=intervals(evaluation, coco, resamples=resamples, seed=seed),
+        overall=overall(evaluation, every, counts, threshold),
+        classes=class_results(evaluation, names, counts, threshold),
+        confusion=confusion_matrix(evaluation, verdicts, names),
+        errors=error_kinds(evaluation, verdicts, names, examples),
+        sizes=coco_sizes(evaluation, verdicts, coco, threshold),
         octaves=octaves(columns, verdicts),
-        groupings=[group_results(columns, matches, field, **at_threshold) for field in fields],
-        calibration=calibrate(columns.detections.score[judged], verdicts.hit[judged]),
+        groupings=[group_results(evaluation, verdicts, field, threshold) for field in fields],
+        calibration=calibrate(evaluation, verdicts),
         images=images,
         worst=worst_images(images, ranked_images),
         best=best_images(images, ranked_images),
@@ -123,13 +109,6 @@ def _check_settings(iou_thresh: float, score_thresh: float | None, max_detection
         raise ValueError(f"score_thresh: expected a finite number or None, got {score_thresh}")
     if max_detections < 1:
         raise ValueError(f"max_detections: expected 1 or more, got {max_detections}")
-
-
-def _thresholds(iou_thresh: float) -> np.ndarray:
-    """COCO's ten, and the one asked for where it is none of them."""
-    if np.isclose(IOU_THRESHOLDS, iou_thresh).any():
-        return IOU_THRESHOLDS
-    return np.append(IOU_THRESHOLDS, iou_thresh)
 
 
 def _counts(columns: Columns, verdicts: Verdicts) -> Counts:

@@ -5,42 +5,38 @@ from __future__ import annotations
 import numpy as np
 
 from retina_plugin.evaluation.analysis.breakdowns import Calibration, CalibrationBin
+from retina_plugin.evaluation.analysis.coco_evaluation import Evaluation, Verdicts
+
+BINS = 10
 
 
-def calibrate(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> Calibration | None:
-    """Bins of equal width; a score on a border belongs to the bin above it, 1 to the last.
+def calibrate(evaluation: Evaluation, verdicts: Verdicts) -> Calibration | None:
+    """hotcoco's calibration at the IoU threshold of the evaluation, and the Brier score.
 
-    Args:
-        scores: (n,) of the detections that count.
-        hits: (n,) bool.
-        bins: from 0 to 1.
+    Bins have equal width; a score on a border belongs to the bin above it, 1 to the last.
 
     Returns:
-        None where a score leaves 0..1.
+        None where a score is outside 0..1.
     """
+    scores = evaluation.columns.detections.score
     if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):
         return None
-    edges = np.arange(bins + 1) / bins
-    place = np.minimum((scores * bins).astype(np.int64), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        score = np.bincount(place, scores, bins) / count
-        precision = np.bincount(place, hits, bins) / count
-    filled = count > 0
-    gaps = np.abs(score - precision)[filled]
+    result = evaluation.at_iou.calibration(n_bins=BINS, iou_threshold=evaluation.iou_thresh)
+    judged = verdicts.hit | verdicts.miss
+    some = bool(judged.any())
     return Calibration(
         bins=[
             CalibrationBin(
-                low=float(edges[i]),
-                high=float(edges[i + 1]),
-                detections=int(count[i]),
-                score=float(score[i]) if filled[i] else None,
-                precision=float(precision[i]) if filled[i] else None,
+                low=x["bin_lower"],
+                high=x["bin_upper"],
+                detections=x["count"],
+                score=x["avg_confidence"] if x["count"] else None,
+                precision=x["avg_accuracy"] if x["count"] else None,
             )
-            for i in range(bins)
+            for x in result["bins"]
         ],
-        detections=len(scores),
-        ECE=float((gaps * count[filled]).sum() / len(scores)) if len(scores) else None,
-        MCE=float(gaps.max()) if len(scores) else None,
-        brier=float(((scores - hits) ** 2).mean()) if len(scores) else None,
+        detections=result["num_detections"],
+        ECE=result["ece"] if some else None,
+        MCE=result["mce"] if some else None,
+        brier=float(np.square(scores - verdicts.hit)[judged].mean()) if some else None,
     )

@@ -35,10 +35,14 @@ class Objects:
     def __len__(self) -> int:
         return len(self.image)
 
+    def some(self, rows: np.ndarray) -> Objects:
+        """The objects of some rows, by index or by mask."""
+        return Objects(**{name: values[rows] for name, values in vars(self).items()})
+
 
 @dataclass(kw_only=True)
 class Detections:
-    """Detections, (D,) each, by class, then image, then the surest first.
+    """Detections, (D,) each, by class, then image, then the highest score first.
 
     Attributes:
         image: row of the image.
@@ -46,9 +50,6 @@ class Detections:
         box: XYWH in pixels, (D, 4).
         area: square pixels.
         score: as it came.
-        rank: 0 for the surest of its image and class.
-        by_score: indices of all by class, then the surest first; equal scores by image, as COCO
-            has them.
     """
 
     image: np.ndarray
@@ -56,11 +57,13 @@ class Detections:
     box: np.ndarray
     area: np.ndarray
     score: np.ndarray
-    rank: np.ndarray
-    by_score: np.ndarray
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def some(self, rows: np.ndarray) -> Detections:
+        """The detections of some rows, by index or by mask."""
+        return Detections(**{name: values[rows] for name, values in vars(self).items()})
 
 
 @dataclass(kw_only=True)
@@ -197,25 +200,16 @@ def _detections(
     score = _scores(found)
     image = _integers(image_row[x["image_id"]] for x in found)
     label = _integers(label_row[x["category_id"]] for x in found)
-    order = np.lexsort((-score, image, label))  # stable: equal scores stay as they came
-    image, label, box, score = image[order], label[order], box[order], score[order]
-    rank = _ranks(image, label)
-    counts = rank < max_detections
+    every = Detections(
+        image=image, label=label, box=box, area=box[:, 2] * box[:, 3], score=score
+    ).some(np.lexsort((-score, image, label)))  # stable: equal scores stay as they came
+    counts = _ranks(every.image, every.label) < max_detections
     if not counts.all():
         notes.append(
             f"Left out: {np.count_nonzero(~counts)} detections beyond the {max_detections} surest "
             "of their image and class, as COCO does."
         )
-    image, label, box, score, rank = (x[counts] for x in (image, label, box, score, rank))
-    return Detections(
-        image=image,
-        label=label,
-        box=box,
-        area=box[:, 2] * box[:, 3],
-        score=score,
-        rank=rank,
-        by_score=np.lexsort((-score, label)),
-    )
+    return every.some(counts)
 
 
 def _name(found: Sequence[dict[str, Any]], i: int) -> str:

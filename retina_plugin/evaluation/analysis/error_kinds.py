@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retina_plugin.evaluation.analysis.breakdowns import ErrorKind, Example
-from retina_plugin.evaluation.analysis.coco_numbers import mean, precision_of
+from retina_plugin.evaluation.analysis.coco_evaluation import Evaluation, Verdicts, part_of
 from retina_plugin.evaluation.analysis.columns import Columns, corners
 from retina_plugin.evaluation.analysis.overlaps import overlaps_by_image
-from retina_plugin.evaluation.analysis.verdicts import Verdicts
 
 BACKGROUND_IOU = 0.1  # TIDE's: with less overlap a detection is of background
 MEANINGS = {
@@ -24,6 +23,7 @@ MEANINGS = {
     "missed": "an object that has no detection on it or near it",
 }
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = MEANINGS
+HOTCOCO = dict(zip(MEANINGS, ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), strict=True))
 DETECTED = tuple(MEANINGS)[:-1]
 
 
@@ -83,22 +83,22 @@ def find_mistakes(columns: Columns, verdicts: Verdicts, iou_thresh: float) -> Mi
 
 
 def error_kinds(
-    columns: Columns, verdicts: Verdicts, names: list[str], iou_thresh: float, examples: int
+    evaluation: Evaluation, verdicts: Verdicts, names: list[str], examples: int
 ) -> list[ErrorKind]:
-    """Count, cost and examples of each of TIDE's six kinds.
+    """Count, cost and examples of each of TIDE's six kinds; hotcoco computes the cost in AP.
 
     Args:
-        columns: the case.
-        verdicts: of its detections.
+        evaluation: of the case.
+        verdicts: of its detections, at the score threshold.
         names: of the classes.
-        iou_thresh: of the verdicts.
         examples: of each kind, at most.
     """
-    mistakes = find_mistakes(columns, verdicts, iou_thresh)
+    columns = evaluation.columns
+    mistakes = find_mistakes(columns, verdicts, evaluation.iou_thresh)
     everything = np.ones(len(columns.detections), dtype=bool)
     missed = _missed(mistakes, verdicts.counts & ~verdicts.reached, everything)
     missed_at_threshold = _missed(mistakes, verdicts.counts & ~verdicts.found, verdicts.kept)
-    gains = _gains(columns, verdicts, mistakes, missed)
+    gains = _gains(evaluation, verdicts)
     area = columns.objects.area
     results = []
     for name, meaning in MEANINGS.items():
@@ -136,55 +136,20 @@ def _near_hits(mistakes: Mistakes) -> np.ndarray:
     return np.isin(mistakes.kind, [DETECTED.index(CLASSIFICATION), DETECTED.index(LOCALISATION)])
 
 
-def _gains(
-    columns: Columns, verdicts: Verdicts, mistakes: Mistakes, missed: np.ndarray
-) -> dict[str, float | None]:
-    """AP with the mistakes of one kind mended, less AP as it is.
+def _gains(evaluation: Evaluation, verdicts: Verdicts) -> dict[str, float | None]:
+    """AP with the mistakes of one kind corrected, less AP as it is.
 
-    A wrong class or box becomes right, but of those meant for one object only the surest, and none
-    where the object is found already: the others go. What is of other kinds goes. Objects missed
-    are taken out of the ground truth. As in TIDE no gain is below 0.
+    TIDE ignores what COCO ignores. hotcoco takes crowds for objects here, so that it is given
+    neither crowds nor the detections on them.
     """
-    truth, found = columns.objects.label, columns.detections
-    kinds = len(columns.classes)
-    objects = np.bincount(truth[verdicts.counts], minlength=kinds)
-
-    def mean_precision(
-        label: np.ndarray, hit: np.ndarray, miss: np.ndarray, objects: np.ndarray
-    ) -> float | None:
-        order = np.lexsort((-found.score, label))
-        return mean(
-            precision_of(label, found.score, hit[None], miss[None], objects, order).precision
-        )
-
-    before = mean_precision(found.label, verdicts.hit, verdicts.miss, objects)
-    if before is None:
+    judged, columns = verdicts.hit | verdicts.miss, evaluation.columns
+    if not verdicts.counts.any():
         return dict.fromkeys(MEANINGS)
-    surest = _surest(mistakes, found.score, verdicts.reached)
-    gains = {}
-    for i, name in enumerate(DETECTED):
-        of_kind = mistakes.kind == i
-        mended = of_kind & surest
-        label = np.where(mended, truth[mistakes.object], found.label) if len(truth) else found.label
-        hit, miss = verdicts.hit | mended, verdicts.miss & ~of_kind
-        gains[name] = max(0.0, mean_precision(label, hit, miss, objects) - before)
-    # a class of which every object was missed stays in the mean, with AP 0
-    fewer = np.bincount(truth[verdicts.counts & ~missed], minlength=kinds)
-    fewer = np.where((objects > 0) & (fewer == 0), 1, fewer)
-    after = mean_precision(found.label, verdicts.hit, verdicts.miss, fewer)
-    gains[MISSED] = max(0.0, after - before)
-    return gains
-
-
-def _surest(mistakes: Mistakes, score: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """(D,) bool: of the near hits on an object that nothing reaches, the surest one each."""
-    rows = np.flatnonzero(_near_hits(mistakes))
-    rows = rows[~reached[mistakes.object[rows]]]
-    rows = rows[np.argsort(-score[rows], kind="stable")]
-    _, first = np.unique(mistakes.object[rows], return_index=True)
-    surest = np.zeros(len(score), dtype=bool)
-    surest[rows[first]] = True
-    return surest
+    if not (judged.all() and verdicts.counts.all()):
+        columns = part_of(columns, verdicts.counts, judged)
+        evaluation = Evaluation(columns, evaluation.iou_thresh)
+    gains = evaluation.at_iou.tide_errors(pos_thr=evaluation.iou_thresh, bg_thr=BACKGROUND_IOU)
+    return {kind: gains["delta_ap"][name] for kind, name in HOTCOCO.items()}
 
 
 def _example(columns: Columns, row: int, mistakes: Mistakes, names: list[str]) -> Example:

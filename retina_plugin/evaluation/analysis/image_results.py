@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from retina_plugin.evaluation.analysis.breakdowns import Id, ImageResult
+from retina_plugin.evaluation.analysis.coco_evaluation import Verdicts
 from retina_plugin.evaluation.analysis.columns import Columns
-from retina_plugin.evaluation.analysis.verdicts import Verdicts
 
 
 def image_results(columns: Columns, verdicts: Verdicts) -> list[ImageResult]:

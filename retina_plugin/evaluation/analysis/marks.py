@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from retina_plugin.evaluation.analysis.breakdowns import Id, Number
+from retina_plugin.evaluation.analysis.coco_evaluation import Evaluation
 from retina_plugin.evaluation.analysis.columns import class_names, corners, read_columns
 from retina_plugin.evaluation.analysis.error_kinds import DETECTED, find_mistakes
-from retina_plugin.evaluation.analysis.matching import View, match
-from retina_plugin.evaluation.analysis.verdicts import judge
 
 FOUND, MISSED, CROWD = "found", "missed", "crowd"  # of an object
 HIT, WRONG, IGNORED = "hit", "wrong", "ignored"  # of a detection
@@ -78,13 +77,14 @@ def mark_boxes(
         max_detections=max_detections,
     )
     objects, found = columns.objects, columns.detections
-    matches = match(columns, [View(counts=~objects.crowd)], np.array([iou_thresh]))
-    verdicts = judge(columns, matches, iou_thresh=iou_thresh, score_thresh=score_thresh)
+    evaluation = Evaluation(columns, iou_thresh)
+    verdicts = evaluation.keep(evaluation.verdicts(), score_thresh)
+    found_objects = verdicts.found
     mistakes = find_mistakes(columns, verdicts, iou_thresh)
     names = class_names(columns)
     marked: list[list[MarkedBox]] = [[] for _ in columns.images]
     for i in range(len(objects)):
-        verdict = CROWD if objects.crowd[i] else FOUND if verdicts.found[i] else MISSED
+        verdict = CROWD if objects.crowd[i] else FOUND if found_objects[i] else MISSED
         marked[objects.image[i]].append(
             MarkedBox(
                 box=corners(objects.box[i]), class_name=names[objects.label[i]], verdict=verdict

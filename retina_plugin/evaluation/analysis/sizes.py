@@ -5,30 +5,43 @@ from __future__ import annotations
 import numpy as np
 
 from retina_plugin.evaluation.analysis.breakdowns import Number, SizeBin
-from retina_plugin.evaluation.analysis.coco_numbers import AREAS
+from retina_plugin.evaluation.analysis.coco_evaluation import AREAS, Evaluation, Verdicts
 from retina_plugin.evaluation.analysis.columns import Columns
-from retina_plugin.evaluation.analysis.shares import found_and_right
-from retina_plugin.evaluation.analysis.verdicts import Verdicts
+from retina_plugin.evaluation.analysis.shares import shares
 
 SMALLEST_OCTAVE = 8.0  # pixels of side
 
 
-def coco_sizes(views: list[Verdicts], APs: list[Number]) -> list[SizeBin]:
+def coco_sizes(
+    evaluation: Evaluation,
+    verdicts: Verdicts,
+    coco: dict[str, Number],
+    score_thresh: float | None,
+) -> list[SizeBin]:
     """All, small, medium and large, by COCO's rule for ranges of area.
 
     Args:
-        views: verdicts in COCO's four ranges.
-        APs: COCO's, of the four.
+        evaluation: of the case.
+        verdicts: with objects of all sizes, at the score threshold.
+        coco: COCO's summary.
+        score_thresh: None keeps no detection.
     """
     sizes = []
-    for (name, (low, high)), verdicts, ap in zip(AREAS.items(), views, APs, strict=True):
-        end = None if high == AREAS["all"][1] else high**0.5
-        shares = found_and_right(
-            objects=int(verdicts.counts.sum()),
-            hit=int((verdicts.hit & verdicts.kept).sum()),
-            miss=int((verdicts.miss & verdicts.kept).sum()),
+    for name, (low, high) in AREAS.items():
+        of_size = (
+            verdicts
+            if name == "all"
+            else evaluation.keep(evaluation.verdicts(area=name), score_thresh)
         )
-        sizes.append(SizeBin(name=name, low=low**0.5, high=end, AP=ap, **shares))
+        sizes.append(
+            SizeBin(
+                name=name,
+                low=low**0.5,
+                high=None if high == AREAS["all"][1] else high**0.5,
+                AP=coco["AP" if name == "all" else f"AP{name[0]}"],
+                **of_size.shares(),
+            )
+        )
     return sizes
 
 
@@ -57,8 +70,8 @@ def octaves(columns: Columns, verdicts: Verdicts) -> list[SizeBin]:
     for i, size in enumerate(sizes):
         low = float(SMALLEST_OCTAVE * 2.0 ** (size - 1)) if size else 0.0
         high = float(SMALLEST_OCTAVE * 2.0**size)
-        shares = found_and_right(objects=int(objects[i]), hit=int(hit[i]), miss=int(miss[i]))
-        bins.append(SizeBin(name=f"{low:g}-{high:g}", low=low, high=high, AP=None, **shares))
+        counts = shares(objects=int(objects[i]), hit=int(hit[i]), miss=int(miss[i]))
+        bins.append(SizeBin(name=f"{low:g}-{high:g}", low=low, high=high, AP=None, **counts))
     return bins
 
 

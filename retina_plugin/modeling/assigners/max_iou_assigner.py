@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Instances
+from detectron2.modeling.matcher import Matcher
+from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
 from retina_plugin.modeling.assigners.best_overlaps import best_overlaps
 from retina_plugin.modeling.assigners.per_image import SHARED_DEFAULTS, Match, PerImageAssigner
 from retina_plugin.modeling.contracts import IGNORE, Predictions
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import ASSIGNERS
 
 
 @ASSIGNERS.register(defaults={**SHARED_DEFAULTS, "ALLOW_LOW_QUALITY_MATCHES": True})
-class MaxIoUAssigner(PerImageAssigner):
+class MaxIoUAssigner(StockNames, PerImageAssigner):
     """Label each anchor by its largest IoU with a ground-truth box.
 
     With thresholds ``t`` and ``len(t) + 1`` labels, an anchor whose largest IoU lies in
@@ -39,6 +41,8 @@ class MaxIoUAssigner(PerImageAssigner):
     Raises:
         ValueError: thresholds and labels do not fit each other.
     """
+
+    stock_names = {"anchor_matcher": "matcher"}
 
     def __init__(
         self,
@@ -62,9 +66,7 @@ class MaxIoUAssigner(PerImageAssigner):
             raise ValueError(
                 f"MODEL.RETINANET.IOU_THRESHOLDS must rise within (0, 1], got {thresholds}"
             )
-        self.iou_thresholds = thresholds
-        self.iou_labels = labels
-        self.allow_low_quality_matches = allow_low_quality_matches
+        self.matcher = Matcher(thresholds, labels, allow_low_quality_matches)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -82,10 +84,15 @@ class MaxIoUAssigner(PerImageAssigner):
         image: int,
     ) -> Match:
         """See :meth:`PerImageAssigner.match`."""
-        best = best_overlaps(instances.gt_boxes.tensor, torch.cat(list(anchors)))
-        quality = torch.full_like(best.box, self.iou_labels[0])
-        for threshold, label in zip(self.iou_thresholds, self.iou_labels[1:], strict=True):
+        matcher, all_anchors = self.matcher, torch.cat(list(anchors))
+        if type(matcher) is not Matcher:  # somebody's own
+            box, labels = matcher(pairwise_iou(instances.gt_boxes, Boxes(all_anchors)))
+            return Match(box=box, quality=labels.long())
+        best = best_overlaps(instances.gt_boxes.tensor, all_anchors)
+        quality = torch.full_like(best.box, matcher.labels[0])
+        # the matcher's thresholds begin and end with an infinity
+        for threshold, label in zip(matcher.thresholds[1:-1], matcher.labels[1:], strict=True):
             quality.masked_fill_(best.iou >= threshold, label)
-        if self.allow_low_quality_matches:
+        if matcher.allow_low_quality_matches:
             quality.masked_fill_(best.is_best, 1)
         return Match(box=best.box, quality=quality)

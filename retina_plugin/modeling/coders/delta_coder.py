@@ -10,11 +10,12 @@ from detectron2.config import CfgNode
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import BOX_CODERS
 
 
 @BOX_CODERS.register()
-class DeltaCoder:
+class DeltaCoder(StockNames):
     """``(dx, dy, dw, dh)``: centre offsets in anchor sizes and logs of the size ratios.
 
     ``dx = wx * (x - x_a) / w_a``, ``dw = ww * log(w / w_a)``, likewise for y and h. Decoding
@@ -29,13 +30,15 @@ class DeltaCoder:
         ValueError: not four positive weights.
     """
 
+    stock_names = {"box2box_transform": "transform"}
+
     def __init__(self, *, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> None:
         if len(weights) != 4 or min(weights) <= 0:
             raise ValueError(
                 "MODEL.RETINANET.BBOX_REG_WEIGHTS needs four positive numbers (dx, dy, dw, dh), "
                 f"got {tuple(weights)}"
             )
-        self._transform = Box2BoxTransform(weights=tuple(weights))
+        self.transform = Box2BoxTransform(weights=tuple(weights))
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -48,13 +51,15 @@ class DeltaCoder:
         To the bit those of Detectron2's ``get_deltas``, which asks the device whether all anchors
         have a width, and waits for the answer.
         """
+        if type(self.transform) is not Box2BoxTransform:  # somebody's own
+            return self.transform.get_deltas(anchors, boxes)
         anchor_size, size = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
         offset = (boxes[:, :2] + 0.5 * size) - (anchors[:, :2] + 0.5 * anchor_size)
         scale = torch.log(size / anchor_size)
-        wx, wy, ww, wh = self._transform.weights
+        wx, wy, ww, wh = self.transform.weights
         dx, dy = wx * offset[:, 0] / anchor_size[:, 0], wy * offset[:, 1] / anchor_size[:, 1]
         return torch.stack([dx, dy, ww * scale[:, 0], wh * scale[:, 1]], dim=1)
 
     def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
         """``(P, 4), (P, 4) -> (P, 4)`` boxes, in fp32 whatever the deltas' type."""
-        return self._transform.apply_deltas(deltas, anchors)
+        return self.transform.apply_deltas(deltas, anchors)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from retina_plugin.modeling.contracts import DenseTargets, PositiveBoxes
 from retina_plugin.modeling.losses.dense_sum import dense_sum, shifted, weighted
 from retina_plugin.modeling.losses.focal_loss import FocalLoss, focal_background, focal_objects
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import CLS_LOSSES
 
 NODE = "MODEL.RETINANET.CLS_LOSS.ClassWeightedFocalLoss"
@@ -36,7 +37,7 @@ def effective_number_weights(counts: Sequence[int], beta: float) -> list[float]:
 
 
 @CLS_LOSSES.register(defaults={"WEIGHTS": (), "COUNTS": (), "BETA": 0.999})
-class ClassWeightedFocalLoss(nn.Module):
+class ClassWeightedFocalLoss(StockNames, nn.Module):
     """The focal loss, all terms of class k times ``w_k``, those of background anchors too.
 
     The weights are ``WEIGHTS``, or made from how many objects of each class there are (``COUNTS``)
@@ -55,6 +56,8 @@ class ClassWeightedFocalLoss(nn.Module):
     """
 
     weights: Tensor
+
+    stock_names = {"focal_loss_alpha": "alpha", "focal_loss_gamma": "gamma"}
 
     def __init__(
         self,

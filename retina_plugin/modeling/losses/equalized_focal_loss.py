@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from retina_plugin.modeling.contracts import DenseTargets, PositiveBoxes
 from retina_plugin.modeling.losses.dense_sum import dense_sum, shifted, weighted
 from retina_plugin.modeling.losses.focal_loss import FocalLoss, focal_background, focal_objects
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import CLS_LOSSES
 
 _TINY = 1e-10
 
 
 @CLS_LOSSES.register(defaults={"SCALE": 8.0})
-class EqualizedFocalLoss(nn.Module):
+class EqualizedFocalLoss(StockNames, nn.Module):
     """The focal loss with an exponent and a weight for each class::
 
         gamma_j = gamma + scale (1 - g_j)
@@ -45,6 +46,8 @@ class EqualizedFocalLoss(nn.Module):
 
     positive_gradients: Tensor
     negative_gradients: Tensor
+
+    stock_names = {"focal_loss_alpha": "alpha", "focal_loss_gamma": "gamma"}
 
     def __init__(
         self, *, num_classes: int, alpha: float = 0.25, gamma: float = 2.0, scale: float = 8.0

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from retina_plugin.modeling.contracts import DenseTargets, PositiveBoxes
 from retina_plugin.modeling.losses.dense_sum import dense_sum, shifted, weighted
 from retina_plugin.modeling.softplus import softplus
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import CLS_LOSSES
 
 
@@ -85,12 +86,14 @@ def focal_loss(
 
 
 @CLS_LOSSES.register()
-class FocalLoss(nn.Module):
+class FocalLoss(StockNames, nn.Module):
     """:func:`focal_loss` with the alpha and gamma of the config.
 
     Raises:
         ValueError: gamma is negative or alpha above 1.
     """
+
+    stock_names = {"focal_loss_alpha": "alpha", "focal_loss_gamma": "gamma"}
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()

@@ -9,11 +9,12 @@ from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
 
 from retina_plugin.modeling.contracts import PositiveBoxes
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import BOX_LOSSES
 
 
 @BOX_LOSSES.register(alias="smooth_l1")
-class SmoothL1Loss(nn.Module):
+class SmoothL1Loss(StockNames, nn.Module):
     """``sum_i (d_i^2 / (2 beta) if |d_i| < beta else |d_i| - beta / 2)`` over the four deltas.
 
     Source: Girshick, Fast R-CNN (2015), equation 3; ``fvcore.nn.smooth_l1_loss``.
@@ -24,6 +25,8 @@ class SmoothL1Loss(nn.Module):
     Raises:
         ValueError: ``beta`` is negative.
     """
+
+    stock_names = {"smooth_l1_beta": "beta"}
 
     def __init__(self, *, beta: float = 0.0) -> None:
         super().__init__()

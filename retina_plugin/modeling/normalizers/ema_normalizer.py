@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from retina_plugin.modeling.normalizers.positive_count import count_positives
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import NORMALIZERS
 
 
 @NORMALIZERS.register(defaults={"MOMENTUM": 0.9, "INITIAL": 100.0, "AVERAGE_OVER_WORKERS": False})
-class EMANormalizer(nn.Module):
+class EMANormalizer(StockNames, nn.Module):
     """Exponential moving average ``e = m * e + (1 - m) * max(P, 1)``, updated, then returned.
 
     Source: ``detectron2.modeling.meta_arch.dense_detector.DenseDetector._ema_update``. Unlike
@@ -30,6 +31,7 @@ class EMANormalizer(nn.Module):
     """
 
     average: Tensor
+    stock_names = {"loss_normalizer": "value"}
 
     def __init__(
         self,
@@ -47,6 +49,15 @@ class EMANormalizer(nn.Module):
         self.momentum = momentum
         self.average_over_workers = average_over_workers
         self.register_buffer("average", torch.tensor(float(initial)))
+
+    @property
+    def value(self) -> float:
+        """The average as a number; reading it waits for the device."""
+        return self.average.item()
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self.average.fill_(value)
 
     def forward(self, num_positives: Tensor) -> Tensor:
         """See :class:`retina_plugin.modeling.contracts.Normalizer`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import NORMALIZERS
 
 
 @NORMALIZERS.register(defaults={"VALUE": 100.0})
-class FixedNormalizer(nn.Module):
+class FixedNormalizer(StockNames, nn.Module):
     """A constant: the gradient of an object does not depend on what else is in the batch.
 
     Args:
@@ -18,6 +19,8 @@ class FixedNormalizer(nn.Module):
     Raises:
         ValueError: ``value`` is not positive.
     """
+
+    stock_names = {"loss_normalizer": "value"}
 
     def __init__(self, *, value: float = 100.0) -> None:
         super().__init__()

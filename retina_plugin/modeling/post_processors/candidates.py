@@ -146,8 +146,8 @@ def logit_thresh(score: float, dtype: torch.dtype) -> float:
     Scores s are rounded by ``eps s``, or ``eps tiny`` where they are subnormal, which in logits
     is that over ``s (1 - s)``; the logits x themselves by ``eps |x|``.
     """
-    if score in (0, 1):
-        return math.inf if score else -math.inf
+    if not 0 < score < 1:  # code that sets it directly may put it outside [0, 1]
+        return math.inf if score >= 1 else -math.inf
     logit, info = math.log(score / (1 - score)), torch.finfo(dtype)
     rounding = abs(logit) + max(score, info.tiny) / (score * (1 - score))
     return logit - 2 * info.eps * rounding

@@ -106,6 +106,10 @@ class MatrixNMSPostProcessor(ScoreDecayPostProcessor):
             method=method, sigma=sigma, min_score=min_score, linear_decay=linear_decay, **shared
         )
 
+    def stock_attribute(self, name: str) -> str | None:
+        """See :class:`~retina_plugin.modeling.stock_names.StockNames`."""
+        return None if name == "test_nms_thresh" else super().stock_attribute(name)
+
     def suppress(
         self, boxes: Sequence[Tensor], scores: Sequence[Tensor], groups: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:

@@ -14,13 +14,14 @@ from torch import Tensor
 from retina_plugin.modeling.contracts import BoxCoder, box_dim
 from retina_plugin.modeling.post_processors.candidates import select_candidates
 from retina_plugin.modeling.post_processors.traced_candidates import traced_candidates, traced_nms
+from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import POST_PROCESSORS
 
 SHARED_DEFAULTS = {"CLASS_AGNOSTIC": False, "TOPK_PER_LEVEL": ()}
 
 
 @POST_PROCESSORS.register(defaults=SHARED_DEFAULTS)
-class NMSPostProcessor:
+class NMSPostProcessor(StockNames):
     """Per level the best ``topk`` above a score, decoded, then non-maximum suppression per class.
 
     Equal to ``detectron2.modeling.meta_arch.RetinaNet.inference_single_image``, order included.
@@ -42,6 +43,14 @@ class NMSPostProcessor:
     Raises:
         ValueError: a threshold is not in [0, 1], or a number of candidates negative.
     """
+
+    stock_names = {
+        "num_classes": "num_classes",
+        "test_score_thresh": "score_thresh",
+        "test_topk_candidates": "topk",
+        "test_nms_thresh": "nms_thresh",
+        "max_detections_per_image": "max_detections",
+    }
 
     def __init__(
         self,
@@ -75,6 +84,11 @@ class NMSPostProcessor:
         self.topk_per_level = tuple(topk_per_level)
         if num_levels is not None:
             self._topk(num_levels)
+
+    def stock_attribute(self, name: str) -> str | None:
+        """See :class:`StockNames`; ``topk_per_level`` takes the place of ``topk``."""
+        ignored = name == "test_topk_candidates" and bool(self.topk_per_level)
+        return None if ignored else super().stock_attribute(name)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, coder: BoxCoder) -> dict[str, Any]:

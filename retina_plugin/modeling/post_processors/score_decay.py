@@ -63,6 +63,7 @@ class ScoreDecayPostProcessor(NMSPostProcessor):
             raise ValueError(
                 f"TEST.DETECTIONS_PER_IMAGE must not be negative, got {self.max_detections}"
             )
+        self.method = method
         self.decay = decays[method]
         self.min_score = min_score
 

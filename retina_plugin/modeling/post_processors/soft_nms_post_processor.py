@@ -110,6 +110,12 @@ class SoftNMSPostProcessor(ScoreDecayPostProcessor):
             **shared,
         )
 
+    def stock_attribute(self, name: str) -> str | None:
+        """See :class:`~retina_plugin.modeling.stock_names.StockNames`."""
+        if name == "test_nms_thresh" and self.method != "linear":
+            return None
+        return super().stock_attribute(name)
+
     def _linear_decay(self, iou: Tensor) -> Tensor:
         return linear_decay(iou, self.nms_thresh)
 

@@ -8,9 +8,8 @@ import pytest
 from support.coco_cases import by_pycocotools, random_case, scene, with_different_scores
 
 from retina_plugin.evaluation.analysis import analyse, bootstrap
-from retina_plugin.evaluation.analysis.coco_numbers import IOU_THRESHOLDS, area_views
+from retina_plugin.evaluation.analysis.coco_evaluation import Evaluation
 from retina_plugin.evaluation.analysis.columns import read_columns
-from retina_plugin.evaluation.analysis.matching import match
 
 
 def repeated(truth, found, times):
@@ -32,10 +31,10 @@ def test_a_resample_is_pycocotools_on_repeated_images(draw):
     truth, found = random_case()
     with_different_scores(truth, found)
     columns = read_columns(truth, found, max_detections=100)
-    matches = match(columns, area_views(columns), IOU_THRESHOLDS)
+    verdicts = Evaluation(columns).verdicts_of_coco()
     draws = np.random.default_rng(draw).multinomial(20, np.full(20, 1 / 20), size=3)
     draws[0] = 1  # as it is
-    ours = bootstrap._resampled(columns, matches, draws.astype(np.int32))
+    ours = bootstrap._resampled(columns, verdicts, draws.astype(np.int32))
     theirs = by_pycocotools(*repeated(copy.deepcopy(truth), found, draws[draw])).eval
     precision = theirs["precision"][..., 0, -1]
     expected = [x[x > -1].mean() for x in precision]

@@ -1,4 +1,4 @@
-"""Kinds of errors: a scene for each, and hotcoco's counts and gains on random data."""
+"""Kinds of errors: a scene for each, hotcoco's counts on random data, and what crowds change."""
 
 import pytest
 from support.coco_cases import by_hotcoco, random_case, scene, with_different_scores
@@ -113,3 +113,22 @@ def test_counts_and_gains_are_hotcoco(iou):
     for x in ours[:-1]:
         scores = [e.score for e in x.examples]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_crowds_and_what_is_on_them_change_nothing():
+    truth, found = random_case()
+    with_different_scores(truth, found)
+    wrong_classes(truth, found)
+    for x in truth["annotations"]:
+        x["iscrowd"] = 0
+    expected = analyse(truth, found, resamples=0)
+    size = truth["images"][0]["width"]
+    for i, x in enumerate(truth["images"]):
+        box = [size + 100.0, 0.0, 50.0, 50.0]
+        common = {"image_id": x["id"], "category_id": 1 + i % 5, "bbox": box}
+        crowd = {"id": 10_000 + i, "area": 2500.0, "iscrowd": 1}
+        truth["annotations"].append({**common, **crowd})
+        found += [{**common, "score": 0.9}, {**common, "score": 0.1}]
+    crowded = analyse(truth, found, resamples=0)
+    assert crowded.counts.ignored_detections == 2 * len(truth["images"])
+    assert crowded.errors == expected.errors

@@ -1,12 +1,9 @@
 """The comparison of the two evaluations, on a small case."""
 
-import pytest
-
 from retina_plugin.workbench.benchmark.coco_evaluation import compare, synthetic_case
 
 
 def test_compare():
-    pytest.importorskip("hotcoco")
     found = compare(images=12, detections=240, classes=4, repeats=3)
     assert found["max_difference"] <= 1e-6
     assert [len(found["samples"][name]) for name in ("stock", "plugin")] == [3, 3]
