@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from retina_plugin.checkpoint.inflation import can_inflate, inflate, inflation_note
 from retina_plugin.checkpoint.matching import match_names
 from retina_plugin.checkpoint.report import counted
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 
 ENOUGH = 0.9  # of a network's tensors: with fewer it is another network, or another layout
 
@@ -34,8 +35,8 @@ class MappedWeights:
 def map_onto(network: nn.Module, given: Mapping[str, Tensor]) -> MappedWeights:
     """Rename a file's tensors for a network, and inflate its first convolution.
 
-    Where no layout explains :data:`ENOUGH` of the network, its own ``map_pretrained(weights)`` is
-    asked, if it has one.
+    Where no layout explains :data:`ENOUGH` of the network, ``map_pretrained(weights)`` of a
+    ``PretrainedNetwork`` is asked.
 
     Args:
         network: a backbone.
@@ -48,8 +49,10 @@ def map_onto(network: nn.Module, given: Mapping[str, Tensor]) -> MappedWeights:
     match = match_names(own, given)
     tensors = {name: given[other] for name, other in match.names.items()}
     layout = match.layout
-    if match.agreeing < ENOUGH * len(counted(own)) and hasattr(network, "map_pretrained"):
-        tensors, layout = network.map_pretrained(given), f"{type(network).__name__}'s own mapping"
+    if match.agreeing < ENOUGH * len(counted(own)) and isinstance(network, PretrainedNetwork):
+        mapped = network.map_pretrained(given)
+        if mapped is not None:
+            tensors, layout = mapped, f"{type(network).__name__}'s own mapping"
     used = {id(tensor) for tensor in tensors.values()}
     unexpected = [name for name in counted(given) if id(given[name]) not in used]
     tensors, notes = inflate_where_needed(own, tensors)

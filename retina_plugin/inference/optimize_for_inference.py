@@ -11,7 +11,7 @@ import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
 
-from retina_plugin.modeling.contracts import HasInferenceForm
+from retina_plugin.modeling.abilities import Reparameterizable, warn_of_undeclared
 from retina_plugin.modeling.data_parallel import inner_model
 from retina_plugin.modeling.layers.checkpointing import without_checkpointing
 from retina_plugin.modeling.layers.folded_conv import FoldedConv2d, FoldedSequential, is_plain_conv
@@ -28,8 +28,8 @@ def optimize_for_inference(
 ) -> nn.Module:
     """A copy in evaluation mode, re-parameterised, with its norms folded into its convolutions.
 
-    What has a method ``for_inference`` is replaced by what that returns, see
-    :class:`~retina_plugin.modeling.contracts.HasInferenceForm`. Frozen norms and batch norms become
+    Each :class:`~retina_plugin.modeling.abilities.Reparameterizable` is replaced by what its
+    ``for_inference`` returns. Frozen norms and batch norms become
     part of the weights of the convolutions before them; what depends on its input (GroupNorm,
     LayerNorm, the per-level BatchNorm of Detectron2's head) stays. Equal but for rounding.
 
@@ -75,7 +75,9 @@ def _re_parameterised(model: nn.Module) -> nn.Module:
     forms: dict[int, nn.Module] = {}
     decided: set[nn.Module] = set()
     for module in list(model.modules()):  # from the outside in
-        if module not in decided and isinstance(module, HasInferenceForm):
+        if not isinstance(module, Reparameterizable):
+            warn_of_undeclared(module, Reparameterizable)
+        elif module not in decided:
             decided.update(module.modules())
             forms[id(module)] = module.for_inference()
     # what is in its memo deepcopy replaces, also in a plain list, as Detectron2's FPN has them

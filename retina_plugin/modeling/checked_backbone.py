@@ -8,7 +8,9 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone, build_backbone
 
+from retina_plugin.modeling.abilities import warn_of_undeclared
 from retina_plugin.modeling.backbones.pixel_format import pixel_warning
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.pretrained_part import pretrained_part
 from retina_plugin.registry import NECKS, require_built
 
@@ -39,8 +41,11 @@ def build_checked_backbone(cfg: CfgNode, channels: int) -> Backbone:
                 f"MODEL.RETINANET.IN_FEATURES asks for '{name}', but the backbone "
                 f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(shapes)}"
             )
+    network = pretrained_part(backbone)[1]
+    if not isinstance(network, PretrainedNetwork):
+        warn_of_undeclared(network, PretrainedNetwork)
     warning = pixel_warning(
-        pretrained_part(backbone)[1],
+        network,
         weights=cfg.MODEL.WEIGHTS,
         order=cfg.INPUT.FORMAT,
         mean=cfg.MODEL.PIXEL_MEAN,

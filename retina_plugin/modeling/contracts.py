@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.structures.boxes import matched_pairwise_iou
-from torch import Tensor, nn
+from torch import Tensor
 
 from retina_plugin.modeling.dense_targets import IGNORE, DenseTargets, Selection
 
@@ -31,10 +31,6 @@ __all__ = [
     "ClassificationLoss",
     "DenseTargets",
     "FrontEnd",
-    "HasExtraLosses",
-    "HasFusedLogits",
-    "HasInferenceForm",
-    "HasRefinement",
     "IgnoredRegions",
     "NetworkInput",
     "Normalizer",
@@ -94,22 +90,29 @@ def ignored_boxes(instances: Instances) -> Tensor | None:
     return instances.gt_ignored.boxes if instances.has("gt_ignored") else None
 
 
-class BoxCoder(Protocol):
+class BoxCoder:
     """Boxes <-> deltas relative to anchors.
 
-    A coder whose boxes take another number of predictions than 4 has an attribute ``dim``, D.
+    A coder need not derive from it, unless a box takes another number of predictions than 4.
+
+    Attributes:
+        dim: D, how many numbers the head predicts for a box.
     """
+
+    dim: int = 4
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
         """``(P, 4), (P, 4) -> (P, 4)``, the deltas that would be right."""
+        raise NotImplementedError
 
     def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
         """``(P, 4), (P, D) -> (P, 4)`` boxes."""
+        raise NotImplementedError
 
 
 def box_dim(coder: BoxCoder) -> int:
-    """D: how many numbers the head predicts for a box."""
-    return getattr(coder, "dim", 4)
+    """D: how many numbers the head predicts for a box; 4 of a coder that does not say otherwise."""
+    return coder.dim if isinstance(coder, BoxCoder) else BoxCoder.dim
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,42 +318,3 @@ class PostProcessor(Protocol):
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Instances]:
         """One ``Instances`` an image: ``pred_boxes``, ``scores``, ``pred_classes``."""
-
-
-@runtime_checkable
-class HasExtraLosses(Protocol):
-    """A head with outputs of its own, ``Predictions.extras``, and what they shall learn."""
-
-    def extra_losses(
-        self, predictions: Predictions, targets: DenseTargets, positives: PositiveBoxes
-    ) -> dict[str, Tensor]:
-        """Sums by name, which the detector divides by the normalizer."""
-
-
-@runtime_checkable
-class HasFusedLogits(Protocol):
-    """A head one of whose extra outputs changes the scores at inference."""
-
-    def fused_logits(self, predictions: Predictions) -> Sequence[Tensor]:
-        """What replaces the logits, in the same shapes: their sigmoid is the score."""
-
-
-@runtime_checkable
-class HasRefinement(Protocol):
-    """A head one of whose extra outputs changes the detections."""
-
-    def refine(self, detections: Sequence[Instances], predictions: Predictions) -> list[Instances]:
-        """One an image, in the pixels of the network's input."""
-
-
-@runtime_checkable
-class HasInferenceForm(Protocol):
-    """A module of any backbone, neck or head that computes the same otherwise at inference."""
-
-    def for_inference(self) -> nn.Module:
-        """What replaces it, equal to it in evaluation mode.
-
-        ``optimize_for_inference`` calls it on a copy in evaluation mode, which may as well be
-        changed and returned; of modules within each other on the outermost, which answers for
-        those in it.
-        """

@@ -17,6 +17,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor, nn
 
 from retina_plugin.drawing import TRAINING_PICTURE, picture_is_due, training_picture
+from retina_plugin.modeling.abilities import HeadAbilities, warn_of_undeclared
 from retina_plugin.modeling.backbones.input_channels import check_input_channels
 from retina_plugin.modeling.batch_inputs import (
     check_channels,
@@ -32,9 +33,6 @@ from retina_plugin.modeling.contracts import (
     ClassificationLoss,
     DenseTargets,
     FrontEnd,
-    HasExtraLosses,
-    HasFusedLogits,
-    HasRefinement,
     NetworkInput,
     Normalizer,
     PositiveBoxes,
@@ -88,6 +86,7 @@ class FocalRetinaNet(StockInterface):
     Raises:
         ValueError: not as many deviations as means, or the backbone takes another number of
             channels.
+        TypeError: the head has a layer of the name of one of its abilities' methods.
     """
 
     @configurable
@@ -118,6 +117,9 @@ class FocalRetinaNet(StockInterface):
         super().__init__(
             backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std
         )
+        self._head_abilities = HeadAbilities(head)
+        if not isinstance(box_coder, BoxCoder):
+            warn_of_undeclared(box_coder, BoxCoder, attributes=("dim",))
         self.front_end = front_end
         self.anchor_generator = anchor_generator
         self.num_classes = num_classes
@@ -130,6 +132,12 @@ class FocalRetinaNet(StockInterface):
         self.loss_weighting = loss_weighting or LossWeighting()
         self.vis_period = vis_period
         self.input_format = input_format
+
+    def head_abilities(self) -> HeadAbilities:
+        """What the head does besides; resolved when it is set, such as by ``torch.compile``."""
+        if self._head_abilities.head is not self.head:
+            self._head_abilities = HeadAbilities(self.head)
+        return self._head_abilities
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -315,9 +323,8 @@ class FocalRetinaNet(StockInterface):
             "loss_cls": self.cls_loss(logits, targets, positives) * weighting.cls,
             "loss_box_reg": weighting.box_sum(boxes, count, logits, targets, positives),
         }
-        if isinstance(self.head, HasExtraLosses):
-            own = self.head.extra_losses(predictions, targets, positives)
-            add_own_losses(sums, own, self.head)
+        own = self.head_abilities().extra_losses(predictions, targets, positives)
+        add_own_losses(sums, own, self.head)
         own = predictions.input.extra_losses(predictions, targets, positives, boxes)
         add_own_losses(sums, own, self.front_end)
         divisor = (self.normalizer if normalizer is None else normalizer)(count)
@@ -325,16 +332,12 @@ class FocalRetinaNet(StockInterface):
 
     def detect(self, predictions: Predictions) -> list[Instances]:
         """Detections in the pixels of the batch's images."""
-        logits = predictions.logits
-        if isinstance(self.head, HasFusedLogits):
-            logits = self.head.fused_logits(predictions)
+        logits = self.head_abilities().fused_logits(predictions)
         given = predictions.input
         found = self.post_processor(
             logits, predictions.deltas, predictions.anchors, given.images.image_sizes
         )
-        if isinstance(self.head, HasRefinement):
-            found = self.head.refine(found, predictions)
-        return given.restore(found)
+        return given.restore(self.head_abilities().refine(found, predictions))
 
     def _rescale(
         self, detections: list[Instances], batched_inputs: list[dict[str, Any]]

@@ -12,6 +12,7 @@ from detectron2.modeling.backbone.vit import ViT, get_vit_lr_decay_rate
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.pretrained_part import pretrained_part_of_detector
 
 KEY = "SOLVER.LAYER_DECAY"
@@ -70,7 +71,7 @@ def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
 def layers_of(network: nn.Module) -> list[list[str]]:
     """Names of the modules of each layer, in the order in which a network has them.
 
-    A layer is what the network's ``layer_names()`` names in turn; where it has none, a child of the
+    A layer is what a ``PretrainedNetwork``'s ``layer_names()`` names in turn; else a child of the
     network, or an item of its ``ModuleList``; and the norms that follow. Where there is one child
     alone, its children are meant. The order must be that of the forward pass, as is the custom.
 
@@ -80,8 +81,9 @@ def layers_of(network: nn.Module) -> list[list[str]]:
     """
     path = ""
     children = _learning_children(network)
-    if hasattr(network, "layer_names"):
-        named = {name: network.get_submodule(name) for name in network.layer_names()}
+    names = network.layer_names() if isinstance(network, PretrainedNetwork) else None
+    if names is not None:
+        named = {name: network.get_submodule(name) for name in names}
         children = {name: child for name, child in named.items() if _has_parameters(child)}
     while len(children) == 1:
         ((name, child),) = children.items()

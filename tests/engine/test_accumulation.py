@@ -12,6 +12,7 @@ from support.tiny_models import tiny_cfg, tiny_focal_cfg
 
 from retina_plugin.engine.accumulation import micro_batch_size
 from retina_plugin.engine.step import TrainingStep, build_step
+from retina_plugin.modeling.abilities import ExtraLosses
 from retina_plugin.modeling.weight_average import WeightAverage
 from retina_plugin.workbench.benchmark.synchronisations import SynchronisationCounter
 
@@ -117,17 +118,25 @@ def test_clipping_sees_the_gradient_of_the_step(kind, largest, scale):
 def test_extra_losses_are_divided_too():
     """Also one that only some micro-batches have."""
 
-    def extra_losses(predictions, targets, positives):
-        losses = {"loss_extra": predictions.logits[0].square().sum()}
-        if len(targets.positives):
-            losses["loss_positives"] = positives.deltas.square().sum()
-        return losses
+    class LearningHead(ExtraLosses):
+        def __init__(self, head):
+            super().__init__()
+            self.inner = head
+
+        def forward(self, features):
+            return self.inner(features)
+
+        def extra_losses(self, predictions, targets, positives):
+            losses = {"loss_extra": predictions.logits[0].square().sum()}
+            if len(targets.positives):
+                losses["loss_positives"] = positives.deltas.square().sum()
+            return losses
 
     whole = detector().double()
     parted = copy.deepcopy(whole)
     batches = large_batches()
     for model in (whole, parted):
-        model.head.extra_losses = extra_losses
+        model.head = LearningHead(model.head)
     expected, found = run(whole, batches, 1), run(parted, batches, 4)
     assert {"loss_extra", "loss_positives"} < expected[0].keys()
     assert_same(parted, found, whole, expected, 1e-6)

@@ -19,6 +19,7 @@ from torch import nn
 
 from retina_plugin import optimize_for_inference
 from retina_plugin.inference import optimize_for_inference as module
+from retina_plugin.modeling.abilities import Reparameterizable
 from retina_plugin.modeling.layers.folded_conv import fold_frozen_norms
 from retina_plugin.modeling.layers.rep_conv import RepConv2d
 
@@ -125,7 +126,7 @@ def test_what_training_folds_and_checkpoints(checkpointed):
     assert not norms_of(optimize_for_inference(build_model(cfg)))
 
 
-class Branches(nn.Module):
+class Branches(Reparameterizable):
     """Somebody's block that is one convolution at inference: it gives that."""
 
     def __init__(self, channels):
@@ -144,7 +145,7 @@ class Branches(nn.Module):
         return conv
 
 
-class SwitchedBackbone(nn.Module):
+class SwitchedBackbone(Reparameterizable):
     """Somebody's network with RepVGG's habit: it changes itself, parts and all."""
 
     def __init__(self):

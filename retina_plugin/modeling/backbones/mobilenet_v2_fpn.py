@@ -12,6 +12,7 @@ from torchvision.models import mobilenet_v2
 
 from retina_plugin.modeling.backbones.input_channels import set_input_channels
 from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.registry import BACKBONES, NECKS, unknown_name
 
 COUNTER = "num_batches_tracked"
@@ -22,7 +23,7 @@ _NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-class MobileNetV2(Backbone):
+class MobileNetV2(Backbone, PretrainedNetwork):
     """``torchvision.models.mobilenet_v2().features`` without its last 1x1 convolution.
 
     Outputs are named as those of Detectron2's ResNets, so that the configs of those fit: ``res2``

@@ -13,6 +13,7 @@ from torch import nn
 
 from retina_plugin.modeling.backbones.named_by_stride import NamedByStride, stage_numbers
 from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.backbones.timm_layers import layers_of_timm
 from retina_plugin.registry import BACKBONES, NECKS
 
@@ -26,7 +27,7 @@ DEFAULTS = {
 }
 
 
-class MViTStages(NamedByStride, MViT):
+class MViTStages(NamedByStride, MViT, PretrainedNetwork):
     """``detectron2.modeling.MViT`` with outputs ``res2`` to ``res5``.
 
     Source: Li et al., MViTv2, 2022. Its norms are LayerNorms alone.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
+
 
 @dataclass(frozen=True)
 class PixelFormat:
@@ -39,13 +41,14 @@ def pixel_warning(
     """What to tell the user whose pixels are not those that the usual weights were trained on.
 
     Args:
-        network: says so by its ``pixel_format``, unless the name of the file does.
+        network: a ``PretrainedNetwork`` says so, unless the name of the file does.
         weights: path or URL; nothing is wrong without weights.
         order: of the channels, ``INPUT.FORMAT``.
         mean, std: one number a channel, of pixels from 0 to 255.
     """
     expected = next((x for part, x in _OF_FILES.items() if part in weights), None)
-    expected = expected or getattr(network, "pixel_format", None)
+    if expected is None and isinstance(network, PretrainedNetwork):
+        expected = network.pixel_format
     if not weights or expected is None:
         return None
     found = pixel_mismatches(expected, order=order, mean=mean, std=std)

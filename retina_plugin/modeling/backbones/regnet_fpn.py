@@ -14,6 +14,7 @@ from torch import nn
 from retina_plugin.modeling.backbones.named_by_stride import NamedByStride, stage_numbers
 from retina_plugin.modeling.backbones.norms import NORMS
 from retina_plugin.modeling.backbones.pixel_format import FAIR_BGR
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.registry import BACKBONES, NECKS, unknown_name
 
 # X of 4 GF, of Detectron2's new_baselines; Y of 4 GF is 22, 31.41, 96, 2.24, 64 and SE 0.25
@@ -29,7 +30,7 @@ DEFAULTS = {
 }
 
 
-class RegNetStages(NamedByStride, RegNet):
+class RegNetStages(NamedByStride, RegNet, PretrainedNetwork):
     """``detectron2.modeling.RegNet`` of any number of channels; outputs ``res2`` to ``res5``.
 
     Source: Radosavovic et al., Designing Network Design Spaces, 2020, equations 2 to 4: the widths

@@ -10,6 +10,7 @@ from detectron2.modeling import Backbone, SwinTransformer
 
 from retina_plugin.modeling.backbones.named_by_stride import NamedByStride, stage_numbers
 from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.backbones.timm_layers import layers_of_timm
 from retina_plugin.registry import BACKBONES, NECKS
 
@@ -23,7 +24,7 @@ DEFAULTS = {
 }
 
 
-class SwinStages(NamedByStride, SwinTransformer):
+class SwinStages(NamedByStride, SwinTransformer, PretrainedNetwork):
     """``detectron2.modeling.SwinTransformer`` with outputs ``res2`` to ``res5``.
 
     Source: Liu et al., Swin Transformer, 2021. Its norms are LayerNorms alone.

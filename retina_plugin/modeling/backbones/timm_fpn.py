@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from retina_plugin.modeling.backbones.norms import AUTO, freeze, set_norms
 from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB, PixelFormat
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.backbones.segments import (
     group_by_stage,
     map_of,
@@ -27,7 +28,7 @@ from retina_plugin.registry import BACKBONES, NECKS, UnknownNameError
 NODE = "MODEL.BACKBONE.Timm"
 
 
-class Timm(Backbone):
+class Timm(Backbone, PretrainedNetwork):
     """A network that ``timm.create_model(model, features_only=True)`` makes.
 
     Strides and channels are read from its ``feature_info``. Outputs are named as those of

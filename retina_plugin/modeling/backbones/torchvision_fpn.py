@@ -16,6 +16,7 @@ from torchvision import models
 from retina_plugin.modeling.backbones.input_channels import set_input_channels
 from retina_plugin.modeling.backbones.norms import AUTO, freeze, set_norms
 from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.backbones.segments import (
     Segment,
     group_by_stage,
@@ -28,7 +29,7 @@ from retina_plugin.registry import BACKBONES, NECKS, unknown_name
 NODE = "MODEL.BACKBONE.Torchvision"
 
 
-class Torchvision(Backbone):
+class Torchvision(Backbone, PretrainedNetwork):
     """A network of ``torchvision.models`` without its classifier, named and weighted as there.
 
     It is run once to see which of its modules give maps of which stride and channels; ``res<N>`` is

@@ -12,6 +12,7 @@ from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from torch import nn
 
 from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB
+from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.backbones.timm_layers import layers_of_timm
 from retina_plugin.registry import BACKBONES, NECKS
 
@@ -31,7 +32,7 @@ SCALES = (2.0, 1.0, 0.5)  # of the map of stride 16: P3, P4, P5
 logger = logging.getLogger(__name__)
 
 
-class PlainViT(ViT):
+class PlainViT(ViT, PretrainedNetwork):
     """``detectron2.modeling.ViT`` of stride 16, with windows in all but a few of its blocks.
 
     Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection, 2022.

@@ -10,12 +10,13 @@ from detectron2.config import CfgNode
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
+from retina_plugin.modeling.contracts import BoxCoder
 from retina_plugin.modeling.stock_names import StockNames
 from retina_plugin.registry import BOX_CODERS
 
 
 @BOX_CODERS.register()
-class DeltaCoder(StockNames):
+class DeltaCoder(StockNames, BoxCoder):
     """``(dx, dy, dw, dh)``: centre offsets in anchor sizes and logs of the size ratios.
 
     ``dx = wx * (x - x_a) / w_a``, ``dw = ww * log(w / w_a)``, likewise for y and h. Decoding

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from retina_plugin.modeling.contracts import BoxCoder
 from retina_plugin.registry import BOX_CODERS
 
 
 @BOX_CODERS.register(defaults={"REG_MAX": 16, "UNIT": 0.125})
-class IntegralBoxCoder:
+class IntegralBoxCoder(BoxCoder):
     """Distances from the anchor's centre to the box's left, top, right and bottom side.
 
     Of each, the head predicts a distribution over 0, 1, ..., n units, whose expectation decoding

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torch.nn import functional as F
 
+from retina_plugin.modeling.abilities import ExtraLosses, Refinement
 from retina_plugin.modeling.contracts import (
     DenseTargets,
     PositiveBoxes,
@@ -30,7 +31,7 @@ _REACH = 3  # cells; what a corner's bell, of a deviation of one cell, is beyond
 @HEADS.register(
     defaults={**SHARED_DEFAULTS, "LOSS_WEIGHT": 1.0, "SEARCH_CELLS": 2, "MIN_SCORE": 0.3}
 )
-class CornerHead(FocalRetinaNetHead):
+class CornerHead(FocalRetinaNetHead, ExtraLosses, Refinement):
     """:class:`FocalRetinaNetHead` that also finds corners, and moves the detections' to them.
 
     Two more maps on the box tower of the finest level say where any object's top left and bottom
@@ -103,7 +104,7 @@ class CornerHead(FocalRetinaNetHead):
     def extra_losses(
         self, predictions: Predictions, targets: DenseTargets, positives: PositiveBoxes
     ) -> dict[str, Tensor]:
-        """``loss_corner``; see :class:`retina_plugin.modeling.contracts.HasExtraLosses`."""
+        """``loss_corner``; see :class:`retina_plugin.modeling.abilities.ExtraLosses`."""
         logits = predictions.extras["corners"][0].float()
         size = logits.shape[2:]
         wanted = torch.stack(
@@ -117,7 +118,7 @@ class CornerHead(FocalRetinaNetHead):
 
     @torch.no_grad()
     def refine(self, detections: Sequence[Instances], predictions: Predictions) -> list[Instances]:
-        """See :class:`retina_plugin.modeling.contracts.HasRefinement`."""
+        """See :class:`retina_plugin.modeling.abilities.Refinement`."""
         maps = predictions.extras["corners"][0].float().sigmoid()
         refined = []
         for found, own in zip(detections, maps, strict=True):

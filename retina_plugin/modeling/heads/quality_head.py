@@ -11,6 +11,7 @@ from detectron2.structures.boxes import matched_pairwise_iou
 from torch import Tensor
 from torch.nn import functional as F
 
+from retina_plugin.modeling.abilities import ExtraLosses, FusedLogits
 from retina_plugin.modeling.contracts import DenseTargets, PositiveBoxes, Predictions
 from retina_plugin.modeling.geometry import centreness
 from retina_plugin.modeling.heads.focal_retinanet_head import SHARED_DEFAULTS, FocalRetinaNetHead
@@ -43,7 +44,7 @@ _TARGETS = {"centreness": centreness_of, "iou": iou_of}
         "POWERS": (0.5, 0.5),
     }
 )
-class QualityHead(FocalRetinaNetHead):
+class QualityHead(FocalRetinaNetHead, ExtraLosses, FusedLogits):
     """:class:`FocalRetinaNetHead` with one more map an anchor, ``quality``, on the box tower.
 
     Learned where there are objects, by binary cross entropy to the target, each object counting
@@ -110,7 +111,7 @@ class QualityHead(FocalRetinaNetHead):
     def extra_losses(
         self, predictions: Predictions, targets: DenseTargets, positives: PositiveBoxes
     ) -> dict[str, Tensor]:
-        """``loss_quality``; see :class:`retina_plugin.modeling.contracts.HasExtraLosses`."""
+        """``loss_quality``; see :class:`retina_plugin.modeling.abilities.ExtraLosses`."""
         logits = targets.positives.gather(predictions.extras["quality"], 1).squeeze(1).float()
         wanted = self._target(positives).to(logits.dtype)
         losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
@@ -119,7 +120,7 @@ class QualityHead(FocalRetinaNetHead):
         return {"loss_quality": losses.sum() * self.loss_weight}
 
     def fused_logits(self, predictions: Predictions) -> list[Tensor]:
-        """See :class:`retina_plugin.modeling.contracts.HasFusedLogits`."""
+        """See :class:`retina_plugin.modeling.abilities.FusedLogits`."""
         return [
             fuse_logits(logits, quality, self.powers)
             for logits, quality in zip(

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from retina_plugin.modeling.abilities import Reparameterizable
 from retina_plugin.modeling.layers.norm_folding import folded_weights, scale_and_shift
 
 
-class RepConv2d(nn.Module):
+class RepConv2d(Reparameterizable):
     """``relu(norm(conv3x3(x)) + norm(conv1x1(x)) + norm(x))``, the norms being three.
 
     The last branch is there where it fits: as many channels out as in, stride 1. With fixed
@@ -64,7 +65,7 @@ class RepConv2d(nn.Module):
 
     @torch.no_grad()
     def for_inference(self) -> Conv2d:
-        """See :class:`retina_plugin.modeling.contracts.HasInferenceForm`."""
+        """See :class:`retina_plugin.modeling.abilities.Reparameterizable`."""
         conv = self.conv3x3
         scale, bias = folded_weights(conv, conv.norm)
         weight = conv.weight * scale

@@ -12,7 +12,7 @@ from support.tiny_models import tiny_focal_cfg
 
 from retina_plugin.modeling.coders.delta_coder import DeltaCoder
 from retina_plugin.modeling.coders.integral_coder import IntegralBoxCoder
-from retina_plugin.modeling.contracts import PositiveBoxes
+from retina_plugin.modeling.contracts import PositiveBoxes, box_dim
 from retina_plugin.modeling.geometry import centreness
 from retina_plugin.modeling.losses.balanced_l1_loss import BalancedL1Loss
 from retina_plugin.modeling.losses.ciou_loss import CIoULoss
@@ -34,8 +34,7 @@ def boxes(count):
 
 def positives(count=20, coder=None, dtype=torch.float64):
     coder = coder or DeltaCoder()
-    dim = getattr(coder, "dim", 4)
-    deltas = torch.randn(count, dim, dtype=dtype).mul(0.5).requires_grad_()
+    deltas = torch.randn(count, box_dim(coder), dtype=dtype).mul(0.5).requires_grad_()
     anchors, right = boxes(count).to(dtype), boxes(count).to(dtype)
     return PositiveBoxes(deltas=deltas, anchors=anchors, gt_boxes=right, coder=coder)
 
