@@ -9,6 +9,7 @@ took six times as long for 5,000 images.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -121,6 +122,7 @@ def _mean_precision(hit: np.ndarray, kept: np.ndarray, objects: np.ndarray) -> n
     return np.where(reached & (objects > 0)[:, None], values, 0.0).sum(axis=1) / len(RECALLS)
 
 
+@lru_cache(maxsize=10_000)  # every draw and threshold asks again for about the same numbers
 def _least_hits(objects: int) -> np.ndarray:
     """(101,) how many hits reach each recall."""
     return np.searchsorted(np.arange(objects + 1) / max(objects, 1), RECALLS)

@@ -102,8 +102,9 @@ class Evaluation:
 
     @cached_property
     def at_iou(self) -> hotcoco.COCOeval:
-        """hotcoco's evaluation at ``iou_thresh``, with objects of all sizes."""
-        return self._evaluate([self.iou_thresh], {"all": AREAS["all"]})
+        """hotcoco's evaluation at ``iou_thresh`` and COCO's ten, with objects of all sizes."""
+        extra = [] if np.isclose(IOU_THRESHOLDS, self.iou_thresh).any() else [self.iou_thresh]
+        return self._evaluate([*IOU_THRESHOLDS.tolist(), *extra], {"all": AREAS["all"]})
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -149,8 +150,13 @@ class Evaluation:
 
     def verdicts_of_coco(self) -> list[Verdicts]:
         """Hits and misses at each of COCO's IoU thresholds, with all detections kept."""
-        coco = self._evaluate(IOU_THRESHOLDS.tolist(), {"all": AREAS["all"]})
-        return [self._verdicts(coco, threshold) for threshold in IOU_THRESHOLDS]
+        return [self._verdicts(self.at_iou, threshold) for threshold in IOU_THRESHOLDS]
+
+    def confusion(self) -> np.ndarray:
+        """(K + 1, K + 1) hotcoco's confusion matrix at ``iou_thresh``, background last."""
+        coco = hotcoco.COCOeval(*self._data, "bbox")
+        most = max(1, len(self.columns.detections))
+        return coco.confusion_matrix(iou_thr=self.iou_thresh, max_det=most)["matrix"]
 
     def keep(self, verdicts: Verdicts, score_thresh: float | None) -> Verdicts:
         """The verdicts at a score threshold; None keeps no detection."""

@@ -31,10 +31,7 @@ def confusion_matrix(
         verdicts.counts & ~verdicts.found,
         verdicts.miss & verdicts.kept,
     )
-    result = Evaluation(rest, evaluation.iou_thresh).at_iou.confusion_matrix(
-        iou_thr=evaluation.iou_thresh, max_det=max(1, len(rest.detections))
-    )
-    counts = result["matrix"].astype(np.int64)
+    counts = Evaluation(rest, evaluation.iou_thresh).confusion().astype(np.int64)
     right = np.bincount(
         columns.detections.label[verdicts.hit & verdicts.kept], minlength=len(names)
     )
