@@ -76,7 +76,7 @@ def _names(role: Role) -> tuple[str, ...]:
 def _explain(
     key: str,
     default: Any,
-    settings: dict[str, tuple[str, str]],
+    settings: dict[str, tuple[str, str, tuple[str, ...]]],
     names: dict[str, tuple[str, ...]],
 ) -> Explanation:
     valid: tuple[str, ...] = names.get(key, ())
@@ -84,8 +84,8 @@ def _explain(
         own = OWN_KEYS[key]
         return Explanation(key, _type(default), default, own.meaning, own.choices, PLUGIN)
     if key in settings:
-        owner, meaning = settings[key]
-        return Explanation(key, _type(default), default, meaning, valid, owner)
+        owner, meaning, choices = settings[key]
+        return Explanation(key, _type(default), default, meaning, choices or valid, owner)
     if key in names and key not in STOCK_KEYS:
         role = next(role for role in ROLES if role.selector == key)
         return Explanation(key, _type(default), default, f"Name of the {role.name}.", valid, PLUGIN)
@@ -105,16 +105,18 @@ def _type(default: Any) -> str:
     return "list" if isinstance(default, tuple) else type(default).__name__
 
 
-def _component_keys() -> dict[str, tuple[str, str]]:
-    """Component and meaning of each key that a component registered."""
-    found: dict[str, tuple[str, str]] = {}
+def _component_keys() -> dict[str, tuple[str, str, tuple[str, ...]]]:
+    """Component, meaning and choices of each key that a component registered."""
+    found: dict[str, tuple[str, str, tuple[str, ...]]] = {}
     for role in ROLES:
-        for name, node, defaults in role.components():
+        for name, component in role.schema.components.items():
             meanings = described_settings(role.get(name))
-            for key in defaults:
+            for key in component.defaults:
                 meaning = meanings.get(key.lower(), "")
                 meaning = ROLES_AND_CODE.sub(r"`\1`", meaning)
-                found[f"{role.node}.{node}.{key}"] = (name, meaning[:1].upper() + meaning[1:])
+                meaning = meaning[:1].upper() + meaning[1:]
+                choices = tuple(component.choices.get(key, ()))
+                found[f"{role.node}.{component.node}.{key}"] = (name, meaning, choices)
     return found
 
 

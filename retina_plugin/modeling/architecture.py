@@ -23,7 +23,7 @@ def check_architecture(cfg: CfgNode, config_file: str) -> None:
         return
     if not config_file:
         raise ConfigFileError(
-            "--config-file is missing: name a config, such as configs/retinanet_R_50_FPN_1x.yaml"
+            "--config-file is missing: name a config, such as retinanet_R_50_FPN_1x"
         )
     raise ConfigFileError(
         f"MODEL.META_ARCHITECTURE is {name}, but this program trains RetinaNets: set it to "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -63,6 +63,7 @@ class Role(Registry):
         alias: str | None = None,
         node: str | None = None,
         parts: str | None = None,
+        choices: Mapping[str, Collection[str]] | None = None,
     ) -> Any:
         """Register a component.
 
@@ -72,12 +73,13 @@ class Role(Registry):
             alias: a second name that configs may select it by.
             node: name of its settings' node, if not the component's own name.
             parts: the key of its settings that lists the components which it is made of.
+            choices: the valid values of those of its settings that are names, for `retina config`.
         """
 
         def decorate(component: Callable[..., Any]) -> Callable[..., Any]:
             name = component.__name__
             self._do_register(name, component)
-            settings = ComponentSettings(node or name, dict(defaults or {}), parts)
+            settings = ComponentSettings(node or name, dict(defaults or {}), parts, choices or {})
             self.schema.components[name] = settings
             if alias is not None:
                 self._aliases[alias] = name
@@ -105,11 +107,6 @@ class Role(Registry):
     def names(self) -> list[str]:
         """The names and aliases that a config may select a component by."""
         return [*dict(self), *self._aliases]
-
-    def components(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-        """Name, config node and default settings of each component."""
-        for name, component in self.schema.components.items():
-            yield name, component.node, component.defaults
 
     def config_defaults(self) -> CfgNode:
         """The role's config node as ``add_retina_config`` adds it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,11 +32,13 @@ class ComponentSettings:
         defaults: its keys with their default values.
         parts: which of the keys lists the names of other components of the role that it is made
             of, and whose settings therefore have an effect as well.
+        choices: the valid values of those of its keys that are names.
     """
 
     node: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     parts: str | None = None
+    choices: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 class Schema:

@@ -56,6 +56,7 @@ def test_leaf_is_short_and_says_how_to_run_it(path):
         next(line for line in comments if line.startswith(start))
         for start in ("command:", "time:", "expected:")
     )
+    assert "_BASE_" in yaml.safe_load(path.read_text())
     assert f"train_net.py --config-file configs/{name(path)}" in command
     assert time.removeprefix("time:").strip() and expected.removeprefix("expected:").strip()
     architecture = "RetinaNet" if path.stem.startswith("stock_") else "FocalRetinaNet"

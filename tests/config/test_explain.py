@@ -32,10 +32,10 @@ def keys_of(cfg: CfgNode) -> list[str]:
 def test_every_key_is_explained_once():
     assert sorted(x.key for x in explain_all()) == sorted(keys_of(add_retina_config(get_cfg())))
     components = {
-        f"{role.node}.{node}.{key}"
+        f"{role.node}.{component.node}.{key}"
         for role in ROLES
-        for _, node, defaults in role.components()
-        for key in defaults
+        for component in role.schema.components.values()
+        for key in component.defaults
     }
     assert len(components) > 60
     tables = [set(OWN_KEYS), set(STOCK_KEYS), components]
@@ -85,6 +85,16 @@ def test_defaults_are_of_their_choices():
         assert not own.choices or set(values) <= set(own.choices), key
     for key, stock in STOCK_KEYS.items():
         assert not stock.choices or ALL[key].default in stock.choices, key
+
+
+def test_choices_of_components():
+    """Those that the component refuses others than, by the same table."""
+    for role in ROLES:
+        for component in role.schema.components.values():
+            for key, choices in component.choices.items():
+                assert component.defaults[key] in choices
+                assert ALL[f"{role.node}.{component.node}.{key}"].valid == tuple(choices)
+    assert ALL["MODEL.RETINANET.HEAD.QualityHead.TARGET"].valid == ("centreness", "iou")
 
 
 def test_choices_are_checked():

@@ -119,7 +119,7 @@ def _counter_of(name: str) -> str:
     return f"{name.rpartition('.')[0]}.{COUNTER}"
 
 
-@BACKBONES.register(defaults={"NORM": "FrozenBN"}, node="MobileNetV2")
+@BACKBONES.register(defaults={"NORM": "FrozenBN"}, node="MobileNetV2", choices={"NORM": _NORMS})
 def build_retinanet_mobilenet_v2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """MobileNetV2 and a neck (``MODEL.NECK``).
 

@@ -94,7 +94,7 @@ class RegNetStages(NamedByStride, RegNet, PretrainedNetwork):
         )
 
 
-@BACKBONES.register(defaults=DEFAULTS, node="RegNet")
+@BACKBONES.register(defaults=DEFAULTS, node="RegNet", choices={"NORM": NORMS[1:]})
 def build_retinanet_regnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Detectron2's RegNet and a neck (``MODEL.NECK``).
 

@@ -13,7 +13,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from retina_plugin.modeling.backbones.norms import AUTO, freeze, set_norms
+from retina_plugin.modeling.backbones.norms import AUTO, NORMS, freeze, set_norms
 from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB, PixelFormat
 from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.backbones.segments import (
@@ -154,7 +154,9 @@ def _unknown_model(model: str, names: Sequence[str]) -> UnknownNameError:
     )
 
 
-@BACKBONES.register(defaults={"MODEL": "convnext_tiny", "NORM": AUTO}, node="Timm")
+@BACKBONES.register(
+    defaults={"MODEL": "convnext_tiny", "NORM": AUTO}, node="Timm", choices={"NORM": NORMS}
+)
 def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """A network of timm and a neck (``MODEL.NECK``).
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from retina_plugin.modeling.backbones.input_channels import set_input_channels
-from retina_plugin.modeling.backbones.norms import AUTO, freeze, set_norms
+from retina_plugin.modeling.backbones.norms import AUTO, NORMS, freeze, set_norms
 from retina_plugin.modeling.backbones.pixel_format import IMAGENET_RGB
 from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwork
 from retina_plugin.modeling.backbones.segments import (
@@ -149,7 +149,9 @@ def _put(root: nn.Module, path: str, module: nn.Module) -> None:
     root.add_module(name, module)
 
 
-@BACKBONES.register(defaults={"MODEL": "resnet50", "NORM": AUTO}, node="Torchvision")
+@BACKBONES.register(
+    defaults={"MODEL": "resnet50", "NORM": AUTO}, node="Torchvision", choices={"NORM": NORMS}
+)
 def build_retinanet_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """A network of torchvision and a neck (``MODEL.NECK``).
 

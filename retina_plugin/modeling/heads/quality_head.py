@@ -42,7 +42,8 @@ _TARGETS = {"centreness": centreness_of, "iou": iou_of}
         "TARGET": "centreness",
         "LOSS_WEIGHT": 1.0,
         "POWERS": (0.5, 0.5),
-    }
+    },
+    choices={"TARGET": _TARGETS},
 )
 class QualityHead(FocalRetinaNetHead, ExtraLosses, FusedLogits):
     """:class:`FocalRetinaNetHead` with one more map an anchor, ``quality``, on the box tower.

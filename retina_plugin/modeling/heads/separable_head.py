@@ -14,7 +14,9 @@ from retina_plugin.registry import HEADS, unknown_name
 _ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hardswish": nn.Hardswish}
 
 
-@HEADS.register(defaults={**SHARED_DEFAULTS, "ACTIVATION": "relu"})
+@HEADS.register(
+    defaults={**SHARED_DEFAULTS, "ACTIVATION": "relu"}, choices={"ACTIVATION": _ACTIVATIONS}
+)
 class SeparableHead(FocalRetinaNetHead):
     """:class:`FocalRetinaNetHead` whose convolutions are a depthwise 3x3 and a pointwise 1x1 one.
 

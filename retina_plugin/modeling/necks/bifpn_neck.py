@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retina_plugin.modeling.necks.pyramid_neck import PyramidNeck, up_to
+from retina_plugin.modeling.necks.stages import TOPS
 from retina_plugin.registry import NECKS
 
 _EPSILON = 1e-4
@@ -83,7 +84,7 @@ class BiFPNLayer(nn.Module):
         return outputs
 
 
-@NECKS.register(defaults={"TOP": "C5", "REPEATS": 3})
+@NECKS.register(defaults={"TOP": "C5", "REPEATS": 3}, choices={"TOP": TOPS})
 class BiFPNNeck(PyramidNeck):
     """Bidirectional paths over all levels, P6 and P7 included, several times.
 

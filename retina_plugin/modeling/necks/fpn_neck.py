@@ -8,11 +8,11 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import FPN, Backbone
 
-from retina_plugin.modeling.necks.stages import level_of, stages_of, top_block_of
+from retina_plugin.modeling.necks.stages import TOPS, level_of, stages_of, top_block_of
 from retina_plugin.registry import NECKS
 
 
-@NECKS.register(defaults={"TOP": "C5"})
+@NECKS.register(defaults={"TOP": "C5"}, choices={"TOP": TOPS})
 class FPNNeck(FPN):
     """``detectron2.modeling.FPN`` with ``LastLevelP6P7``: outputs ``p3`` to ``p7`` of C3 to C5.
 

@@ -8,6 +8,7 @@ from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from torch import Tensor
 
 from retina_plugin.modeling.necks.fpn_neck import FPNNeck
+from retina_plugin.modeling.necks.stages import TOPS
 from retina_plugin.registry import NECKS
 
 
@@ -20,7 +21,7 @@ class LinearLastLevelP6P7(LastLevelP6P7):
         return [p6, self.p7(p6)]
 
 
-@NECKS.register(defaults={"TOP": "C5"})
+@NECKS.register(defaults={"TOP": "C5"}, choices={"TOP": TOPS})
 class LinearTopFPNNeck(FPNNeck):
     """:class:`FPNNeck` without the ReLU between P6 and P7, for weights trained in MMDetection.
 

@@ -9,6 +9,7 @@ from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from retina_plugin.modeling.necks.pyramid_neck import PyramidNeck, conv, up_to
+from retina_plugin.modeling.necks.stages import TOPS
 from retina_plugin.registry import NECKS
 
 
@@ -24,7 +25,7 @@ def conv3x3(channels: int, *, stride: int, norm: str) -> nn.Module:
     return conv(channels, channels, 3, stride=stride, norm=norm)
 
 
-@NECKS.register(defaults={"TOP": "C5"})
+@NECKS.register(defaults={"TOP": "C5"}, choices={"TOP": TOPS})
 class PAFPNNeck(PyramidNeck):
     """An FPN, and a path back from its finest level to the coarsest.
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from retina_plugin.modeling.layers.rep_conv import RepConv2d
 from retina_plugin.modeling.necks.pafpn_neck import PAFPNNeck
+from retina_plugin.modeling.necks.stages import TOPS
 from retina_plugin.registry import NECKS
 
 
@@ -28,7 +29,7 @@ def rep_layer(channels: int, *, stride: int, norm: str, depth: int) -> nn.Module
     )
 
 
-@NECKS.register(defaults={"TOP": "C5", "DEPTH": 1})
+@NECKS.register(defaults={"TOP": "C5", "DEPTH": 1}, choices={"TOP": TOPS})
 class RepPANNeck(PAFPNNeck):
     """:class:`PAFPNNeck` whose 3x3 convolutions are RepVGG's blocks.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from retina_plugin.modeling.post_processors.score_decay import (
     DECAY_DEFAULTS,
+    METHODS,
     Decay,
     ScoreDecayPostProcessor,
 )
@@ -70,7 +71,9 @@ def linear_decay(iou: Tensor) -> Tensor:
     return 1 - iou
 
 
-@POST_PROCESSORS.register(defaults={**DECAY_DEFAULTS, "MIN_SCORE": 0.05})
+@POST_PROCESSORS.register(
+    defaults={**DECAY_DEFAULTS, "MIN_SCORE": 0.05}, choices={"METHOD": METHODS}
+)
 class MatrixNMSPostProcessor(ScoreDecayPostProcessor):
     """:class:`NMSPostProcessor` with Matrix NMS; ``nms_thresh`` has no part in it.
 
@@ -84,7 +87,7 @@ class MatrixNMSPostProcessor(ScoreDecayPostProcessor):
     code, which multiplies. Scores become fp32.
 
     Args:
-        method: decay of the scores: ``"gaussian"`` or ``"linear"``.
+        method: decay of the scores: ``gaussian`` or ``linear``.
         sigma: width of the gaussian.
         min_score: score that a detection must exceed after the decay.
 

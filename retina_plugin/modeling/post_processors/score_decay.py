@@ -17,6 +17,8 @@ from retina_plugin.modeling.post_processors.nms_post_processor import (
 
 DECAY_DEFAULTS = {**SHARED_DEFAULTS, "METHOD": "gaussian", "SIGMA": 0.5}
 
+METHODS = ("gaussian", "linear")
+
 GONE = -1.0  # score of no box, or of one that was taken already: no true score is below 0
 
 Decay = Callable[[Tensor], Tensor]  # IoU -> factor in [0, 1], of the same shape
@@ -33,7 +35,7 @@ class ScoreDecayPostProcessor(NMSPostProcessor):
     A subclass reads ``self.decay``, the factor as a function of the IoU.
 
     Args:
-        method: ``"gaussian"`` or ``"linear"``.
+        method: ``gaussian`` or ``linear``.
         sigma: of the gaussian.
         min_score: a detection's reduced score is above it, as its score is above
             ``score_thresh``.
@@ -49,12 +51,8 @@ class ScoreDecayPostProcessor(NMSPostProcessor):
         self, *, method: str, sigma: float, min_score: float, linear_decay: Decay, **shared: Any
     ) -> None:
         super().__init__(**shared)
-        decays: dict[str, Decay] = {
-            "gaussian": partial(gaussian_decay, sigma=sigma),
-            "linear": linear_decay,
-        }
-        if method not in decays:
-            raise ValueError(f"{self._node}.METHOD must be {' or '.join(decays)}, got '{method}'")
+        if method not in METHODS:
+            raise ValueError(f"{self._node}.METHOD must be {' or '.join(METHODS)}, got '{method}'")
         if not sigma > 0:
             raise ValueError(f"{self._node}.SIGMA must be above 0, got {sigma}")
         if not 0 <= min_score <= 1:
@@ -64,7 +62,8 @@ class ScoreDecayPostProcessor(NMSPostProcessor):
                 f"TEST.DETECTIONS_PER_IMAGE must not be negative, got {self.max_detections}"
             )
         self.method = method
-        self.decay = decays[method]
+        gaussian: Decay = partial(gaussian_decay, sigma=sigma)
+        self.decay = gaussian if method == "gaussian" else linear_decay
         self.min_score = min_score
 
     @staticmethod

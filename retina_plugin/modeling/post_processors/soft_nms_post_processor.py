@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from retina_plugin.modeling.post_processors.score_decay import (
     DECAY_DEFAULTS,
     GONE,
+    METHODS,
     Decay,
     ScoreDecayPostProcessor,
 )
@@ -71,7 +72,9 @@ def linear_decay(iou: Tensor, nms_thresh: float) -> Tensor:
     return torch.where(iou > nms_thresh, 1 - iou, 1)
 
 
-@POST_PROCESSORS.register(defaults={**DECAY_DEFAULTS, "MIN_SCORE": 0.001})
+@POST_PROCESSORS.register(
+    defaults={**DECAY_DEFAULTS, "MIN_SCORE": 0.001}, choices={"METHOD": METHODS}
+)
 class SoftNMSPostProcessor(ScoreDecayPostProcessor):
     """:class:`NMSPostProcessor` with soft-NMS, for crowds, where boxes of two objects overlap.
 
@@ -84,7 +87,7 @@ class SoftNMSPostProcessor(ScoreDecayPostProcessor):
     hard NMS and the authors' code do, not at it. Scores become fp32.
 
     Args:
-        method: decay of the scores: ``"gaussian"`` or ``"linear"``.
+        method: decay of the scores: ``gaussian`` or ``linear``.
         sigma: width of the gaussian, which does not use ``nms_thresh``.
         min_score: score that a detection must exceed after the decay.
 
