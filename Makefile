@@ -6,11 +6,12 @@ VENV_PYTHON := .venv/bin/python
 # A PYTHON that someone named rebuilds an environment made with another; the default one keeps it.
 SETUP_FLAGS := $(if $(filter file,$(origin PYTHON)),--keep-interpreter)
 
-.PHONY: help setup demo digits test test-oldest reference clean interpreter
+.PHONY: help setup demo digits docs test test-oldest reference clean interpreter
 
 help:
 	@echo "make demo    set up what is missing, then prepare data, train, evaluate, draw pictures"
 	@echo "make digits  the second data set: ten classes of digits on photographs, the same way"
+	@echo "make docs    set up what is missing, then build the documentation site in site/"
 	@echo "make test    set up what is missing, then check style and run all tests"
 	@echo "make reference  write the reference page of the config keys"
 	@echo "make setup   set up what is missing in .venv (a second run takes no time)"
@@ -34,6 +35,10 @@ demo: setup
 digits: setup
 	$(VENV_PYTHON) -W ignore -m retina_plugin.cli prepare digits
 	$(VENV_PYTHON) -W ignore train_net.py --config-file configs/digits.yaml
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -W ignore -m mkdocs build --clean --quiet
+	@echo "open site/index.html"
 
 test: setup
 	$(VENV_PYTHON) -m ruff check .

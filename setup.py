@@ -26,6 +26,7 @@ def read_long_description() -> str:
 JPEG = ["simplejpeg>=1.8"]  # INPUT.DECODER simplejpeg
 BANDS = ["tifffile>=2023.1.23.1"]  # INPUT.FORMAT bands: TIFF that Pillow does not read as it is
 TIMM = ["timm>=1.0.3"]  # build_retinanet_timm_fpn_backbone
+DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]  # make docs
 VIDEO = ["av>=12"]  # videos of retina predict
 
 EXTRAS = {
@@ -36,7 +37,11 @@ EXTRAS = {
     "timm": TIMM,
     "video": VIDEO,
     "lvis": ["lvis>=0.5.3"],
-    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18", *JPEG, *BANDS, *TIMM, *VIDEO],
+    "docs": DOCS,
+    "dev": [
+        *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18"),
+        *(*JPEG, *BANDS, *TIMM, *VIDEO, *DOCS),
+    ],
 }
 
 SERVICES = {"wandb": ["wandb>=0.19"], "mlflow": ["mlflow>=2.10"]}  # LOGGERS; too large for `all`

@@ -118,7 +118,7 @@ class Torchvision(Backbone, PretrainedNetwork):
                 raise ValueError(
                     f"{NODE}.MODEL: {model} is no chain of modules up to {segment.path}, so it "
                     "cannot be taken apart into stages: take another, or write a builder for it "
-                    "(CONTRIBUTING.md, A backbone)"
+                    "(docs/how-to/extend.md, A backbone)"
                 )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
