@@ -26,7 +26,6 @@ def read_long_description() -> str:
 JPEG = ["simplejpeg>=1.8"]  # INPUT.DECODER simplejpeg
 BANDS = ["tifffile>=2023.1.23.1"]  # INPUT.FORMAT bands: TIFF that Pillow does not read as it is
 TIMM = ["timm>=1.0.3"]  # build_retinanet_timm_fpn_backbone
-DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]  # make docs
 VIDEO = ["av>=12"]  # videos of retina predict
 
 EXTRAS = {
@@ -37,14 +36,11 @@ EXTRAS = {
     "timm": TIMM,
     "video": VIDEO,
     "lvis": ["lvis>=0.5.3"],
-    "docs": DOCS,
-    "dev": [
-        *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18"),
-        *(*JPEG, *BANDS, *TIMM, *VIDEO, *DOCS),
-    ],
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.17.6,<0.18", *JPEG, *BANDS, *TIMM, *VIDEO],
 }
 
 SERVICES = {"wandb": ["wandb>=0.19"], "mlflow": ["mlflow>=2.10"]}  # LOGGERS; too large for `all`
+DOCS = ["mkdocs-material>=9.8.2", "mkdocstrings[python]>=1.0.8"]  # make docs
 
 setup(
     name="retina-plugin",
@@ -96,6 +92,7 @@ setup(
     extras_require={
         **EXTRAS,
         **SERVICES,
+        "docs": DOCS,
         "all": sorted({requirement for extra in EXTRAS.values() for requirement in extra}),
     },
     py_modules=["retina_cli"],

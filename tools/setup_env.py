@@ -32,7 +32,7 @@ from interpreter import (
 
 TOOLS = Path(__file__).resolve().parent
 TOOL_FILES = ("commands.py", "half_installed.py", "interpreter.py", "setup_env.py")
-EXTRAS = "demo,dev"  # of setup.py: what `make demo` and `make test` need
+EXTRAS = "demo,dev,docs"  # of setup.py: what `make demo`, `make test` and `make docs` need
 PTH_NAME = "interpreter_packages.pth"
 
 STAGES = {
