@@ -29,7 +29,10 @@ README = ROOT / "README.md"
 TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 KEY = re.compile(r"\b(?:MODEL|DATASETS|DATALOADER|INPUT|SOLVER|TEST|DOCTOR)(?:\.\w+)+(?:\.\*)?")
 SHOWN_WITH_ITS_ERROR = {"MODEL.RETINANET.NUM_CLASES"}
-OF_EXAMPLES = ("MODEL.RETINANET.BOX_LOSS.LogCoshLoss.", "MODEL.DETECTOR.")
+OF_EXAMPLES = (
+    *("MODEL.RETINANET.BOX_LOSS.LogCoshLoss.", "MODEL.RETINANET.SAMPLER", "MODEL.DETECTOR."),
+    "MODEL.MY_KEY",
+)
 
 
 def name(page):
