@@ -17,9 +17,10 @@ from retina_plugin.config.names import LAZY, find_config
 def get_config(name: str | Path, overrides: Sequence[Any] = ()) -> CfgNode | DictConfig:
     """The config of a name that ``list_configs`` lists, or of a file, with overrides.
 
-    ::
-
-        cfg = retina_plugin.get_config("modern/atss_R_50_FPN_1x", ["SOLVER.MAX_ITER=1000"])
+    Example:
+        >>> cfg = get_config("modern/atss_R_50_FPN_1x", ["SOLVER.MAX_ITER=1000"])
+        >>> cfg.MODEL.RETINANET.ASSIGNER.NAME, cfg.SOLVER.MAX_ITER
+        ('ATSSAssigner', 1000)
 
     Args:
         name: see :func:`~retina_plugin.config.names.find_config`. An existing file comes first.

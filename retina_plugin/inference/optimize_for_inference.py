@@ -33,6 +33,15 @@ def optimize_for_inference(
     part of the weights of the convolutions before them; what depends on its input (GroupNorm,
     LayerNorm, the per-level BatchNorm of Detectron2's head) stays. Equal but for rounding.
 
+    Example:
+        >>> import retina_plugin
+        >>> from detectron2.modeling import build_model
+        >>> settings = ["MODEL.RETINANET.NUM_CLASSES=2", "MODEL.DEVICE=cpu"]
+        >>> model = build_model(retina_plugin.get_config("retinanet_R_50_FPN_1x", settings))
+        >>> fast = optimize_for_inference(model)
+        >>> fast.training, fast.backbone.bottom_up.stem.conv1.norm
+        (False, None)
+
     Args:
         model: is not changed. Detectron2's own RetinaNet will do as well; of a
             ``DistributedDataParallel`` the model inside is copied.

@@ -43,6 +43,16 @@ class TiledDetector(nn.Module):
     sees beyond them: its padding is there instead. GroupNorm, and all else that pools over the
     image, pools over the tile.
 
+    Example:
+        >>> import retina_plugin
+        >>> from detectron2.modeling import build_model
+        >>> settings = ["MODEL.RETINANET.NUM_CLASSES=2", "MODEL.DEVICE=cpu"]
+        >>> model = build_model(retina_plugin.get_config("retinanet_R_50_FPN_1x", settings)).eval()
+        >>> tiled = TiledDetector(model, size=128, overlap=32)
+        >>> (found,) = tiled([{"image": torch.zeros(3, 192, 256)}])
+        >>> found["instances"].image_size
+        (192, 256)
+
     Args:
         detector: finds boxes in Detectron2's format: :class:`FocalRetinaNet`, Detectron2's
             RetinaNet, a copy that ``optimize_for_inference`` made, ... Is not copied; of a

@@ -34,6 +34,19 @@ def loss_from_tensors(
 ) -> dict[str, Tensor]:
     """The losses of a batch, differentiable to weights and pixels.
 
+    Example:
+        >>> import retina_plugin
+        >>> from detectron2.modeling import build_model
+        >>> settings = ["MODEL.RETINANET.NUM_CLASSES=2", "MODEL.DEVICE=cpu"]
+        >>> model = build_model(retina_plugin.get_config("retinanet_R_50_FPN_1x", settings))
+        >>> images = torch.zeros(1, 3, 64, 64, requires_grad=True)
+        >>> box = torch.tensor([[8.0, 8.0, 40.0, 40.0]])
+        >>> losses = loss_from_tensors(model, images, [{"boxes": box, "labels": torch.tensor([1])}])
+        >>> sorted(losses)
+        ['loss_box_reg', 'loss_cls']
+        >>> torch.autograd.grad(sum(losses.values()), images)[0].shape
+        torch.Size([1, 3, 64, 64])
+
     Args:
         model: a :class:`FocalRetinaNet`, in any mode. Of a ``DistributedDataParallel`` the model
             within: gradients of weights are not averaged over the workers.

@@ -17,6 +17,17 @@ from retina_plugin.registry.schema import ComponentSettings, Schema
 class Role(Registry):
     """The components of one role by name: a Detectron2 registry whose entries have settings.
 
+    Example:
+        >>> from detectron2.config import CfgNode
+        >>> shapes = Role("shape", node="MODEL.SHAPE", default="Square")
+        >>> @shapes.register(defaults={"SIDE": 2.0})
+        ... class Square:
+        ...     def __init__(self, *, side):
+        ...         self.side = side
+        >>> shape = {"NAME": "Square", "Square": {"SIDE": 3.0}}
+        >>> shapes.build(CfgNode({"MODEL": {"SHAPE": shape}})).side
+        3.0
+
     Args:
         name: what the role is called in errors.
         node: dotted path of the role's config node; holds ``NAME`` and one node a component.
