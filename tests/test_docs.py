@@ -82,6 +82,8 @@ def test_the_site_asks_nobody_for_anything():
     """Fonts and scripts of others would make the pages unreadable offline."""
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     assert settings["theme"]["font"] is False and "offline" in settings["plugins"]
+    (polyfill,) = settings["extra"]["polyfills"]
+    assert "iframe-worker" in polyfill and (DOCS / polyfill).is_file()
 
 
 def test_the_readme_is_short():
