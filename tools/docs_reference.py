@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def commands_page() -> str:
     """Return the help of every verb of ``retina``."""
-    from retina_plugin.cli import VerbGroup, main
+    from retina_plugin.cli import VerbGroup, _first_line, main
 
     context = click.Context(main, info_name="retina")
     verbs = {verb: main.get_command(context, verb) for verb in VerbGroup().list_commands(context)}
@@ -27,7 +27,7 @@ def commands_page() -> str:
         "program as `retina`.",
         table(
             ("command", "what it does"),
-            [(f"[`retina {v}`](#retina-{v})", first_line(c)) for v, c in verbs.items()],
+            [(f"[`retina {verb}`](#retina-{verb})", escape(_first_line(verb))) for verb in verbs],
         ),
     ]
     for verb, command in verbs.items():
@@ -62,11 +62,6 @@ def paragraph_text(paragraph: str) -> list[str]:
         ["```bash" if title else "```text", inspect.cleandoc("\n" + "\n".join(code)), "```"]
     )
     return [*map(escape, title), block, *([escape(" ".join(rest))] if rest else [])]
-
-
-def first_line(command: click.Command) -> str:
-    """Return the first sentence of a command's help."""
-    return escape(" ".join((command.help or "").strip().split("\n\n")[0].split()))
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
