@@ -1,5 +1,6 @@
 """The documentation: its links lead somewhere, its commands parse, its code runs."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -107,10 +108,12 @@ def test_a_wrong_command_is_found(capsys):
         assert_parses(arguments, capsys)
 
 
-def test_code_compiles(page):
+def test_code_compiles_and_its_imports_exist(page):
     for block in blocks(page):
         if block.language == "python":
-            compile(block.text, name(page), "exec")
+            tree = ast.parse(block.text, name(page))
+            imports = [x for x in tree.body if isinstance(x, ast.Import | ast.ImportFrom)]
+            exec(compile(ast.Module(imports, []), name(page), "exec"), {})
         elif block.language == "yaml":
             assert yaml.safe_load(block.text)
 
