@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from retina_plugin.checkpoint.reading import read_file
+from retina_plugin.modeling.contracts import IgnoredRegions
 
 KIND = "a step of retina_plugin whose loss was not finite"
 FORMAT = 1
@@ -129,6 +130,8 @@ def _plain_input(given: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
 def _keep(kept: dict[str, Any], name: str, value: Any, left_out: set[str], *, of: str = "") -> None:
     if isinstance(value, Boxes):
         kept[name] = {"boxes": value.tensor.detach().cpu()}
+    elif isinstance(value, IgnoredRegions):
+        kept[name] = {"ignored_regions": value.boxes.detach().cpu(), "length": len(value)}
     elif isinstance(value, Tensor):
         kept[name] = value.detach().cpu()
     elif _is_plain(value):
@@ -160,5 +163,8 @@ def _input_of(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(plain: Any) -> Any:
-    is_boxes = isinstance(plain, dict) and plain.keys() == {"boxes"}
-    return Boxes(plain["boxes"]) if is_boxes else plain
+    if isinstance(plain, dict) and plain.keys() == {"boxes"}:
+        return Boxes(plain["boxes"])
+    if isinstance(plain, dict) and plain.keys() == {"ignored_regions", "length"}:
+        return IgnoredRegions(plain["ignored_regions"], plain["length"])
+    return plain

@@ -9,6 +9,7 @@ from support.failing import finding_of, float_batch, step_of, tiny_detector, wit
 
 from retina_plugin.engine.environment import environment
 from retina_plugin.engine.non_finite.replay_file import KIND, read_step
+from retina_plugin.modeling.contracts import ignored_boxes, with_ignored
 
 
 def write(folder, batch):
@@ -34,6 +35,19 @@ def test_the_step_comes_back(tmp_path):
     model = tiny_detector()
     for name, x in model.state_dict().items():
         assert torch.equal(saved.weights[name], x), name
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_ignored_regions_of_the_instances_come_back(tmp_path, count):
+    """A user's mapper may put them there instead of into ``ignored_boxes``."""
+    batch = with_bad_pixel(float_batch((count, 1)))
+    regions = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8], [0, 0, 9, 9]])
+    batch[0]["instances"] = with_ignored(batch[0]["instances"], regions)
+    _, saved = write(tmp_path, batch)
+    instances = saved.batches[0][0]["instances"]
+    assert torch.equal(ignored_boxes(instances), regions)
+    assert len(instances) == len(instances.gt_ignored) == count
+    assert not saved.left_out
 
 
 def test_what_cannot_be_kept_is_named(tmp_path):
