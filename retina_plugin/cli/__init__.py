@@ -64,4 +64,4 @@ def _first_line(verb: str) -> str:
 
 @click.command(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """RetinaNet for Detectron2: what you need besides train_net.py."""
+    """RetinaNet for Detectron2: train, check, evaluate, compare and run detectors."""

@@ -1,6 +1,6 @@
-"""Do the anchors fit the boxes? Coverage by level, size, class and ratio; fitted sets; pictures.
+"""Measure how well the anchors cover the boxes; fit sizes and ratios; draw pictures.
 
-Boxes are compared as the network sees them, after the resize and crops of the config.
+Boxes are measured after the resize and crops of the config.
 """
 
 from __future__ import annotations
@@ -32,21 +32,36 @@ GENERATORS = ("octave", "default")  # as in workbench/anchors/fitting.py; a test
 @click.argument("config", type=ConfigPath())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--split", default="train", show_default=True, type=click.Choice(["train", "test"]))
-@click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the config's own.")
-@click.option("--fit", is_flag=True, help="Search sizes and ratios that fit better.")
-@click.option("--generator", type=click.Choice(GENERATORS), help="To fit.  [default: the config's]")
 @click.option(
-    "--anchors-per-cell", type=click.IntRange(1), help="To fit.  [default: the config's number]"
+    "--data", type=click.Choice(list(EXAMPLES)), help="Use this example data set instead."
 )
-@click.option("--per-level", is_flag=True, help="Fit sizes and ratios of each level apart.")
+@click.option("--fit", is_flag=True, help="Search for sizes and ratios with better coverage.")
+@click.option(
+    "--generator",
+    type=click.Choice(GENERATORS),
+    help="Anchor generator to fit.  [default: the config's]",
+)
+@click.option(
+    "--anchors-per-cell",
+    type=click.IntRange(1),
+    help="Number of anchors per cell to fit.  [default: the config's]",
+)
+@click.option(
+    "--per-level", is_flag=True, help="Fit the sizes and ratios of each level separately."
+)
 @click.option(
     "--write",
     "preset",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Fit, and write the set as a yaml for _BASE_.",
+    help="Fit, and write the anchors as a yaml for _BASE_.",
 )
-@click.option("--overwrite", is_flag=True, help="The file of --write, if it exists.")
-@click.option("--pictures", default=0, type=click.IntRange(0), help="Of so many images, as png.")
+@click.option("--overwrite", is_flag=True, help="Overwrite an existing file of --write.")
+@click.option(
+    "--pictures",
+    default=0,
+    type=click.IntRange(0),
+    help="Draw this number of images with their anchors.",
+)
 @click.option(
     "--out",
     default=Path("output/anchors"),
@@ -54,8 +69,8 @@ GENERATORS = ("octave", "default")  # as in workbench/anchors/fitting.py; a test
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the pictures.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print json and nothing else.")
-@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
+@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
 def command(
     config: Path,
     overrides: tuple[str, ...],
@@ -72,10 +87,10 @@ def command(
     as_json: bool,
     extensions: tuple[str, ...],
 ) -> None:
-    """Do the anchors fit the boxes? Coverage by level, size, class and ratio; fitted sets.
+    """Measure how well the anchors cover the boxes, by level, size, class and ratio; fit them.
 
-    Boxes are compared as the network sees them, after the resize and crops of the config. No
-    weights are needed, and but for --pictures no image is read.
+    Boxes are measured after the resize and crops of the config. No weights are needed, and images
+    are read only for --pictures.
 
     \b
     Examples:
@@ -158,7 +173,7 @@ def _write(
     from retina_plugin.workbench.anchors.preset import preset_text
 
     names = ", ".join(cfg.DATASETS[split.upper()])
-    data = f"{names}, {fitted.whole.before.boxes} boxes as the network sees them"
+    data = f"{names}, {fitted.whole.before.boxes} boxes after resize and crops"
     called = shlex.join(["retina", *sys.argv[1:]])
     path.write_text(preset_text(fitted, command=called, data=data), encoding="utf-8")
     return [path]

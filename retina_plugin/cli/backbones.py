@@ -1,4 +1,4 @@
-"""A table of all backbones: their cost, and that they train, are saved and evaluate."""
+"""Compare the cost of all backbones, and check that they train, save, load and evaluate."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ TINY_CASE = {"images": 2, "boxes": 4, "height": 96, "width": 96, "classes": 3}
 
 
 @click.command(name="backbones", cls=Verb)
-@click.option("--tiny", is_flag=True, help="Small variants of each family on 96x96 pixels.")
+@click.option("--tiny", is_flag=True, help="Use small variants of each family at 96x96 pixels.")
 @click.option("--size", default="512x512", type=Size(), show_default=True)
-@click.option("--batch", default=2, type=click.IntRange(1), show_default=True, help="Images.")
+@click.option(
+    "--batch", default=2, type=click.IntRange(1), show_default=True, help="Images per batch."
+)
 @click.option("--repeats", default=3, type=click.IntRange(1), show_default=True)
-@click.option("--only", multiple=True, help="A backbone's name as in the table; may be repeated.")
+@click.option(
+    "--only", multiple=True, help="Measure this backbone of the table only; may be repeated."
+)
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="All numbers, to a file."
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write all numbers to this file."
 )
 def command(
     tiny: bool,
@@ -35,7 +39,7 @@ def command(
     device: str,
     json_file: Path | None,
 ) -> None:
-    """Every backbone under the paper's head and under ATSS with one anchor a cell.
+    """Compare all backbones with the paper's head, and with ATSS and one anchor per cell.
 
     Each is built with random weights, trained for three steps on a synthetic batch, saved, loaded
     and evaluated. Times are medians; "to the first" is their quotient with the first backbone's in

@@ -1,4 +1,4 @@
-"""Time, memory and synchronisations of a config's detector, against Detectron2's own."""
+"""Measure time, memory and synchronizations of a detector, also against Detectron2's."""
 
 from __future__ import annotations
 
@@ -51,32 +51,47 @@ class Size(click.ParamType):
 
 
 @click.command(name="benchmark", cls=Verb)
-@click.option("--config-file", required=True, type=ConfigPath(), help="File or name.")
-@click.option("--boxes", default=10, type=click.IntRange(0), show_default=True, help="Of an image.")
+@click.option(
+    "--config-file",
+    required=True,
+    type=ConfigPath(),
+    help="Path of a config file, or a name from `retina configs`.",
+)
+@click.option(
+    "--boxes",
+    default=10,
+    type=click.IntRange(0),
+    show_default=True,
+    help="Ground-truth boxes per image.",
+)
 @click.option("--size", default="512x512", type=Size(), show_default=True)
-@click.option("--batch", default=2, type=click.IntRange(1), show_default=True, help="Images.")
+@click.option(
+    "--batch", default=2, type=click.IntRange(1), show_default=True, help="Images per batch."
+)
 @click.option(
     "--classes", type=click.IntRange(1), help=f"[default: the config's, else {DEFAULT_CLASSES}]"
 )
-@click.option("--against", type=click.Choice(["stock"]), help="Detectron2's RetinaNet as well.")
+@click.option(
+    "--against", type=click.Choice(["stock"]), help="Measure Detectron2's RetinaNet as well."
+)
 @click.option(
     "--part",
     "parts",
     multiple=True,
     type=click.Choice([*PARTS, *BESIDE]),
-    help=f"May be repeated.  [default: {', '.join(PARTS)}]",
+    help=f"Part to measure; may be repeated.  [default: {', '.join(PARTS)}]",
 )
 @click.option("--repeats", default=5, type=click.IntRange(1), show_default=True)
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="All numbers, to a file."
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write all numbers to this file."
 )
 @click.option(
     "--scaling",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Instead: how it grows with boxes, classes and size, drawn to scaling.png there.",
+    help="Measure the growth with boxes, classes and size instead; plot it in this folder.",
 )
-@click.option("--quick", is_flag=True, help="Few points of --scaling.")
-@click.option("--import", "extensions", multiple=True, help="A module or .py file of yours first.")
+@click.option("--quick", is_flag=True, help="Measure fewer points for --scaling.")
+@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
 @click.argument("overrides", nargs=-1)
 def command(
     config_file: Path,
@@ -93,11 +108,11 @@ def command(
     extensions: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Time, memory and synchronisations of a config's detector, against Detectron2's own.
+    """Measure time, memory and synchronizations of a detector, also against Detectron2's.
 
-    All contenders run in one process, in turn; what is shown are medians, and of the quotients of
-    each turn median, least and most. Images and boxes are synthetic, weights random: no data set
-    is needed. Close other programs first.
+    All detectors run alternately in one process. The table has medians, and the median, minimum
+    and maximum of the ratios of each round. Images and boxes are synthetic and weights random, so
+    that no data set is needed. Close other programs first.
 
     OVERRIDES are config keys and values, as train_net.py takes them.
 

@@ -1,4 +1,4 @@
-"""Train configs for the same number of images and show their AP and time side by side.
+"""Train configs on the same number of images and compare their AP and time.
 
 Each config is trained with several seeds, each run in a process and folder of its own. A finished
 run is not trained again, an interrupted one goes on from its last checkpoint.
@@ -20,16 +20,36 @@ if TYPE_CHECKING:
 
 @click.command(name="compare", cls=Verb)
 @click.argument("configs", nargs=-1, required=True)
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="1 to this.")
-@click.option("--images", type=click.IntRange(1), help="Each run sees.  [default: as the first's]")
-@click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the configs' own.")
-@click.option("--set", "shared", multiple=True, metavar="KEY=VALUE", help="For every config.")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="At a time.")
+@click.option(
+    "--seeds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Train with the seeds 1 to this number.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(1),
+    help="Images that each run trains on.  [default: as the first]",
+)
+@click.option(
+    "--data", type=click.Choice(list(EXAMPLES)), help="Use this example data set instead."
+)
+@click.option(
+    "--set", "shared", multiple=True, metavar="KEY=VALUE", help="Override for every config."
+)
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Runs to train at the same time.",
+)
 @click.option(
     "--out", default=Path("output/compare"), type=click.Path(path_type=Path), show_default=True
 )
-@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
-@click.option("--dry-run", is_flag=True, help="Show what would be trained, and what is there.")
+@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained and what is finished.")
 def command(
     configs: tuple[str, ...],
     seeds: int,
@@ -41,7 +61,7 @@ def command(
     extensions: tuple[str, ...],
     dry_run: bool,
 ) -> None:
-    """Train configs for the same number of images and show their AP and time side by side.
+    """Train configs on the same number of images and compare their AP and time.
 
     CONFIGS are quoted arguments "[LABEL=]CONFIG [KEY=VALUE ...]". Differences are shown over the
     first. Numbers of steps are scaled where a config would see more or fewer images. With several

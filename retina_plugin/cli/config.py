@@ -26,10 +26,14 @@ WIDTH = 100  # characters, at most
 
 @click.command(name="config", cls=Verb)
 @click.argument("words", nargs=-1, metavar="[KEY|PATTERN]... [KEY=VALUE]...")
-@click.option("--config-file", type=ConfigPath(), help="File or name.")
-@click.option("--json", "as_json", is_flag=True, help="Print json and nothing else.")
+@click.option(
+    "--config-file",
+    type=ConfigPath(),
+    help="Path of a config file, or a name from `retina configs`.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
 @click.option("--markdown", is_flag=True, help="Print the reference page of all keys.")
-@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
 def command(
     words: tuple[str, ...],
     config_file: Path | None,

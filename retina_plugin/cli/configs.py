@@ -1,4 +1,4 @@
-"""List the configs that are installed, with what each of them is.
+"""List the installed configs with a description.
 
 Those of other packages come by the entry point `retina_plugin.configs`.
 """
@@ -15,9 +15,9 @@ from retina_plugin.config.names import named_configs
 
 @click.command(name="configs")
 @click.argument("pattern", default="*")
-@click.option("--json", "as_json", is_flag=True, help="Print json and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
 def command(pattern: str, as_json: bool) -> None:
-    """List the configs that are installed, with what each of them is.
+    """List the installed configs with a description.
 
     PATTERN has shell-style wildcards; without any it is a part of the name. Every verb and
     `train_net.py --config-file` take these names, a `_BASE_` takes `retina_plugin://NAME.yaml`.

@@ -33,25 +33,25 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     default="auto",
     show_default=True,
     type=click.Choice(["auto", TORCHVISION, MMDETECTION, OWN]),
-    help="Whose detector IN is of; Detectron2's has the names of retina_plugin's.",
+    help="Layout of IN; Detectron2's RetinaNet has the names of retina_plugin's.",
 )
 @click.option(
     "--to", "wanted", default=OWN, show_default=True, type=click.Choice([OWN, TORCHVISION])
 )
-@click.option("--config-out", type=FILE, help="Write a config for train_net.py as well.")
+@click.option("--config-out", type=FILE, help="Also write a config for the converted weights.")
 @click.option(
     "--coco-classes",
     is_flag=True,
-    help="Of torchvision's 91 outputs keep the 80 of COCO, in Detectron2's order.",
+    help="Keep COCO's 80 of torchvision's 91 classes, in Detectron2's order.",
 )
 @click.option(
     "--norm-eps",
     default=EPS,
     show_default=True,
     type=click.FloatRange(0),
-    help="What torchvision's norms add to the variance: 0 for its published weights of version 1.",
+    help="eps of torchvision's batch norms; 0 for its published weights of version 1.",
 )
-@click.option("--overwrite", is_flag=True, help="Files that exist.")
+@click.option("--overwrite", is_flag=True, help="Overwrite existing files.")
 def command(
     source: Path,
     target: Path,

@@ -1,4 +1,4 @@
-"""Train a detector of tree crowns, test it on two other places, draw what it sees."""
+"""Train a detector of tree crowns, test it on two other sites and draw its detections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
     default="retina_plugin://crowns.yaml",
     type=ConfigPath(),
     show_default=True,
-    help="File or name.",
+    help="Path of a config file, or a name from `retina configs`.",
 )
 @click.option(
     "--out", default=Path("output/demo"), type=click.Path(path_type=Path), show_default=True
@@ -37,7 +37,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 @click.option("--seed", default=1, show_default=True)
 @click.argument("overrides", nargs=-1)
 def command(config_file: Path, out: Path, seed: int, overrides: tuple[str, ...]) -> None:
-    """Train a detector of tree crowns, test it on two other places, draw what it sees.
+    """Train a detector of tree crowns, test it on two other sites and draw its detections.
 
     OVERRIDES are config keys and values, as train_net.py takes them.
 

@@ -1,4 +1,4 @@
-"""Look for what is wrong with a config, its data and this machine; say why, and the fix.
+"""Check a config, its data and this machine; explain each problem and how to fix it.
 
 The same as train_net.py does before it trains, with more to read and a cleaned copy on request.
 """
@@ -24,18 +24,20 @@ WIDTH = 100  # characters, at most
 @click.command(name="doctor", cls=Verb)
 @click.argument("config", type=ConfigPath())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", type=click.Choice(list(EXAMPLES)), help="Instead of the config's own.")
-@click.option("--eval-only", is_flag=True, help="Only what matters for an evaluation.")
-@click.option("--strict", is_flag=True, help="Warnings make exit code 1 as well.")
-@click.option("-v", "--verbose", is_flag=True, help="Notes too, and more examples.")
-@click.option("--json", "as_json", is_flag=True, help="Print json and nothing else.")
+@click.option(
+    "--data", type=click.Choice(list(EXAMPLES)), help="Use this example data set instead."
+)
+@click.option("--eval-only", is_flag=True, help="Check only what an evaluation needs.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show notes and more examples.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
 @click.option(
     "--write-clean",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write jsons without what is wrong there, and a config that names them.",
+    help="Write cleaned copies of the jsons and a config that uses them.",
 )
-@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
 def command(
     config: Path,
     overrides: tuple[str, ...],
@@ -47,9 +49,9 @@ def command(
     folder: Path | None,
     extensions: tuple[str, ...],
 ) -> None:
-    """Look for what is wrong with a config, its data and this machine; say why, and the fix.
+    """Check a config, its data and this machine; explain each problem and how to fix it.
 
-    Fixes are pasted: KEY=VALUE behind this command or train_net.py, or a command of its own.
+    Each fix can be pasted: KEY=VALUE at the end of this command or `retina train`, or a command.
 
     \b
     Examples:

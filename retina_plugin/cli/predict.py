@@ -1,4 +1,4 @@
-"""Find boxes in images and videos: pictures, COCO json, csv, YOLO txt.
+"""Detect objects in images and videos; write pictures, COCO json, csv or YOLO txt.
 
 Files that cannot be read are reported, the rest goes on.
 """
@@ -36,10 +36,10 @@ SHOWN = 5  # file names of a kind
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help=f"Folder for all that is written.  [default: {OUT}; with --json nothing is written]",
+    help=f"Output folder.  [default: {OUT}; with --json nothing is written]",
 )
 @click.option(
-    "--pictures/--no-pictures", default=True, show_default=True, help="Draw what is found."
+    "--pictures/--no-pictures", default=True, show_default=True, help="Draw the detections."
 )
 @click.option(
     "--format",
@@ -48,27 +48,29 @@ SHOWN = 5  # file names of a kind
     default=("coco",),
     show_default=True,
     metavar="|".join(FORMATS),
-    help="Of the boxes; several times, or separated by commas.",
+    help="Format of the detections; may be repeated or a comma-separated list.",
 )
 @click.option(
     "--score-thresh",
     default=0.4,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Leave out what scores less. To compute AP of it take 0.05.",
+    help="Drop detections with a lower score; use 0.05 to compute AP.",
 )
 @click.option(
-    "--batch", default=4, show_default=True, type=click.IntRange(1), help="Images at a time."
+    "--batch", default=4, show_default=True, type=click.IntRange(1), help="Images per batch."
 )
-@click.option("--device", help="Such as cpu or cuda:1.  [default: MODEL.DEVICE]")
+@click.option("--device", help="Device, such as cpu or cuda:1.  [default: MODEL.DEVICE]")
 @click.option(
     "--images-json",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="COCO json whose image and category ids to use.",
+    help="COCO json that provides image and category ids.",
 )
-@click.option("--class-names", metavar="A,B,...", help="Where config and data do not say.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Of the config.")
-@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+@click.option(
+    "--class-names", metavar="A,B,...", help="Class names, if neither config nor data have them."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Config override.")
+@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print all results as one json object.")
 def command(
@@ -88,7 +90,7 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Find boxes in images and videos: pictures, COCO json, csv, YOLO txt.
+    """Detect objects in images and videos; write pictures, COCO json, csv or YOLO txt.
 
     CONFIG is the config.yaml that a training leaves in its folder, or any other, and WEIGHTS the
     model_final.pth beside it. Each INPUT is an image, a video, a folder (and those in it), a

@@ -22,7 +22,7 @@ from retina_plugin.data.example_data import EXAMPLES, default_folder
     help="Folder to make.  [default: $DETECTRON2_DATASETS/NAME or datasets/NAME]",
 )
 def command(name: str, out: Path | None) -> None:
-    """Make a data set from files of installed packages; nothing is done if it is there already.
+    """Make an example data set from files of installed packages, unless it exists.
 
     \b
     crowns  aerial photographs with hand-drawn boxes of trees: train, val, two test sets

@@ -1,4 +1,4 @@
-"""Run again a training step whose loss was not finite, and name what did it.
+"""Repeat a training step whose loss was not finite and find the cause.
 
 Training writes the step to ``OUTPUT_DIR/non_finite``: batch, weights, random numbers, config.
 """
@@ -23,11 +23,13 @@ NOT_REPRODUCED = 1
 @click.command(name="replay", cls=Verb)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--config-file", type=ConfigPath(), help="Instead of the config in FILE.")
-@click.option("--device", default="", help="cpu or cuda.  [default: where it was trained]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for pictures of the images.")
-@click.option("--json", "as_json", is_flag=True, help="What was found, for a script.")
-@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+@click.option("--config-file", type=ConfigPath(), help="Config to use instead of the one in FILE.")
+@click.option("--device", default="", help="cpu or cuda.  [default: the device of the training]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for pictures of the step's images."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
+@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
 def command(
     file: Path,
     overrides: tuple[str, ...],
@@ -37,7 +39,7 @@ def command(
     as_json: bool,
     extensions: tuple[str, ...],
 ) -> None:
-    """Run again a training step whose loss was not finite, and name what did it.
+    """Repeat a training step whose loss was not finite and find the cause.
 
     \b
     Examples:
@@ -50,7 +52,7 @@ def command(
     Exit codes: 0 a number was not finite again, 1 all were finite this time, or an error,
     2 the command is wrong.
 
-    Nothing in FILE can run code. Components of your own need --import, as in the training; a
+    FILE cannot run code. Components of your own need --import, as in the training; a
     LazyConfig's training needs --config-file, with the overrides it was trained with.
     """
     from retina_plugin.config.device import available_device

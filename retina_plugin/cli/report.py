@@ -32,25 +32,28 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command(name="report", cls=Verb)
 @click.argument("run", type=FOLDER)
-@click.option("--against", type=FOLDER, metavar="RUN", help="Another run, side by side.")
-@click.option("--out", type=FILE, help=f"The page.  [default: {PAGE} in RUN]")
+@click.option("--against", type=FOLDER, metavar="RUN", help="Compare with this run.")
+@click.option("--out", type=FILE, help=f"Path of the page.  [default: {PAGE} in RUN]")
 @click.option(
-    "--dataset", "names", multiple=True, help="Of those that RUN was evaluated on.  [default: all]"
+    "--dataset",
+    "names",
+    multiple=True,
+    help="Test set of RUN to report; may be repeated.  [default: all]",
 )
-@click.option("--json-gt", type=FILE, help="Where the data set's json is now; with one --dataset.")
-@click.option("--images", type=FOLDER, help="Where its images are now.")
+@click.option("--json-gt", type=FILE, help="New path of the data set's json; needs one --dataset.")
+@click.option("--images", type=FOLDER, help="New folder of its images.")
 @click.option(
     "--group-by",
     multiple=True,
     metavar="FIELD",
-    help="A field of the json's images or annotations.  [default: the run's TEST.GROUP_FIELDS]",
+    help="Break numbers down by this field of the json.  [default: the run's TEST.GROUP_FIELDS]",
 )
 @click.option(
     "--score-thresh",
     type=float,
-    help="Detections that count where a threshold is needed.  [default: the best for F1]",
+    help="Threshold for precision, recall and confusion.  [default: the best for F1]",
 )
-@click.option("--import", "extensions", multiple=True, help="Module or .py file of yours, first.")
+@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
 @click.option("--text", "form", flag_value="text", help="Print one screen of numbers; no page.")
 @click.option("--json", "form", flag_value="json", help="Print all numbers as json; no page.")
 def command(
@@ -80,7 +83,7 @@ def command(
     --against those of its compare. Of data that are not in COCO's format, as LVIS's and Pascal
     VOC's, there are the numbers of their evaluators, under "results".
 
-    What is missing in RUN, or on this machine, is missing on the page, which says so.
+    The page says which parts are missing because their files are not in RUN or on this machine.
 
     Exit codes: 0 the page is written, or the numbers are printed, 1 RUN, or a file that it needs,
     cannot be used, 2 the command is wrong.
