@@ -59,15 +59,21 @@ class DistilledRetinaNet(FocalRetinaNet):
 
     def losses_of(self, predictions, targets, normalizer=None):
         losses = super().losses_of(predictions, targets, normalizer)
-        features = logits = 0.0
-        scores = [x.sigmoid() for x in predictions.extras["teacher_logits"]]
-        masks = [x.amax(dim=1, keepdim=True) for x in scores]  # (N, 1, H, W)
-        cells = sum(mask.sum() for mask in masks)
-        theirs = predictions.extras["teacher_features"]
-        maps = (predictions.features, theirs, predictions.logits, scores, masks)
-        for feature, other, own, score, mask in zip(*maps, strict=True):
-            features += ((feature - other).square().mean(dim=1, keepdim=True) * mask).sum() / cells
-            logits += F.binary_cross_entropy_with_logits(own, score, mask, reduction="sum") / cells
+        features, logits = masked_differences(predictions)
         losses["loss_features"] = self._settings["FEATURES"] * features
         losses["loss_logits"] = self._settings["LOGITS"] * logits
         return losses
+
+
+def masked_differences(predictions):
+    """Means over the cells of features and logits, weighted by the teacher's best score there."""
+    scores = [x.sigmoid() for x in predictions.extras["teacher_logits"]]
+    masks = [x.amax(dim=1, keepdim=True) for x in scores]  # (N, 1, H, W)
+    of_features = of_logits = 0.0
+    others = predictions.extras["teacher_features"]
+    maps = zip(predictions.features, others, predictions.logits, scores, masks, strict=True)
+    for own, other, map_, score, mask in maps:
+        of_features += ((own - other).square().mean(dim=1, keepdim=True) * mask).sum()
+        of_logits += F.binary_cross_entropy_with_logits(map_, score, mask, reduction="sum")
+    cells = sum(mask.sum() for mask in masks)
+    return of_features / cells, of_logits / cells
