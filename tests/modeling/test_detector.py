@@ -197,9 +197,10 @@ def test_no_pictures_outside_of_a_training_loop():
 @pytest.fixture
 def own_loss(monkeypatch):
     """A box loss that somebody registers; the registry forgets it after the test."""
-    for name, value in vars(BOX_LOSSES).items():
-        if isinstance(value, dict):
-            monkeypatch.setattr(BOX_LOSSES, name, dict(value))
+    for part in (BOX_LOSSES, BOX_LOSSES.schema):
+        for name, value in vars(part).items():
+            if isinstance(value, dict):
+                monkeypatch.setattr(part, name, dict(value))
 
     @BOX_LOSSES.register(defaults={"FACTOR": 2.0})
     class ScaledL1Loss(nn.Module):

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
 from retina_plugin.config.defaults import add_retina_config
-from retina_plugin.modeling.weight_average import DEFAULTS, WeightAverage, build_weight_average
+from retina_plugin.modeling.weight_average import WeightAverage, build_weight_average
 from retina_plugin.registry import UnknownNameError
 
 
@@ -253,9 +253,10 @@ def test_settings():
     assert build_weight_average(model, {"DECAY": 0.5}).warmup == 10
 
 
-def test_the_configs_keys_are_these():
-    solver = add_retina_config(get_cfg()).SOLVER
-    assert solver.get("WEIGHT_AVERAGE", DEFAULTS) == DEFAULTS
+def test_the_configs_default_is_no_average():
+    settings = add_retina_config(get_cfg()).SOLVER.WEIGHT_AVERAGE
+    assert settings == {"DECAY": 0.0, "WARMUP": 10.0, "EVALUATE_BOTH": False}
+    assert build_weight_average(network(), settings) is None
 
 
 @pytest.mark.parametrize(

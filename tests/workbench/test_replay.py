@@ -1,6 +1,7 @@
 """From a training that stops to a replay in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,7 @@ def test_a_bad_pixel_from_training_to_replay(stopped, tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # tests/support imports itself
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -214,7 +214,7 @@ def test_sets_by_name_and_by_place(made):
     run = read_run(made.folder)
     (one,) = find_sets(run)
     assert (one.name, one.json, one.images) == ("val", made.json, made.images)
-    with pytest.raises(ValueError, match="no detections on it; it has them on: val"):
+    with pytest.raises(ValueError, match="was not evaluated on it, but on: val"):
         find_sets(run, names=("train",))
 
 
