@@ -16,7 +16,7 @@ from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwor
 from retina_plugin.modeling.pretrained_part import pretrained_part_of_detector
 
 KEY = "SOLVER.LAYER_DECAY"
-# Detectron2's own norms, which its get_default_optimizer_params does not know as such
+# Detectron2's own norms, which its get_default_optimizer_params does not treat as norms
 OWN_NORMS = (LayerNorm, CycleBatchNormList)
 _NORMS = (_NormBase, FrozenBatchNorm2d, nn.GroupNorm, nn.LayerNorm, *OWN_NORMS)
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
     """Return a function from parameter names to learning rate factors ``decay^(L - l)``.
 
-    l is the layer that the parameter is in, of L of the pretrained part, counted from the image: 0
-    to L - 1. All else (neck, head) has the factor 1. Layers (:func:`layers_of`) are stem and stages
+    l is the index of the parameter's layer among the L pretrained layers, counted from the input: 0
+    to L - 1. All others (neck, head) get factor 1. Layers (:func:`layers_of`) are stem and stages
     of a ResNet or RegNet, patch embedding and stages of a Swin, patch embedding and blocks of an
-    MViT, the 18 blocks of a MobileNetV2. A ViT has the factors of
+    MViT, the 18 blocks of a MobileNetV2. A ViT gets the factors of
     ``detectron2.modeling.get_vit_lr_decay_rate``, which are the same rule.
 
     Raises:
@@ -71,9 +71,9 @@ def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
 def layers_of(network: nn.Module) -> list[list[str]]:
     """Return the module names of each layer, in the order of the network.
 
-    A layer is what a ``PretrainedNetwork``'s ``layer_names()`` names in turn; else a child of the
-    network, or an item of its ``ModuleList``; and the norms that follow. Where there is one child
-    alone, its children are meant. The order must be that of the forward pass, as is the custom.
+    A layer is an entry of a ``PretrainedNetwork``'s ``layer_names()``; otherwise a child of the
+    network, or an item of its ``ModuleList``; and the norms that follow. If there is only one
+    child, its children are used. They must be defined in the order of the forward pass.
 
     Raises:
         ValueError: if there are several ``ModuleList`` s, whose order of execution is unknown, or

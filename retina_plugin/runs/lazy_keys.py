@@ -34,8 +34,8 @@ OF_THE_TRAINING = {
     "LOGGERS": "loggers",
     "FLUSH_DENORMAL": "flush_denormal",
 }
-# Read by the objects of the LazyConfig: of several places the first that there is. Where a setting
-# is changed after the file was read, it is written back to its place.
+# Keys read from the objects of the LazyConfig, at the first place that exists. If a setting
+# is changed after the file was read, it is written back to that place.
 OF_OBJECTS = {
     "MODEL.PIXEL_MEAN": ("model.pixel_mean",),
     "MODEL.PIXEL_STD": ("model.pixel_std",),

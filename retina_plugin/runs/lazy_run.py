@@ -40,7 +40,7 @@ from retina_plugin.runs.run import Run
 
 STOCK_EVALUATORS = (COCOEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator)
 STOCK_MAPPERS = (DatasetMapper, RetinaDatasetMapper)
-# What the keys of a config say as well
+# Arguments that yaml config keys can express, too
 OF_TRAIN_LOADER = {
     *("_target_", "dataset", "mapper", "total_batch_size", "num_workers", "aspect_ratio_grouping")
 }

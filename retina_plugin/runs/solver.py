@@ -23,12 +23,12 @@ from retina_plugin.runs.layer_decay import OWN_NORMS, layer_decay
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build ``SOLVER.OPTIMIZER`` over the trainable parameters.
 
-    ``SOLVER.BACKBONE_LR_FACTOR`` multiplies the rate of the pretrained part, see
+    ``SOLVER.BACKBONE_LR_FACTOR`` multiplies the learning rate of the pretrained part, see
     :func:`pretrained_part_of_detector`, and ``SOLVER.LAYER_DECAY`` that of its layers. Everything
     else is ``detectron2.solver.build_optimizer``'s.
 
-    Deviation: with AdamW ``SOLVER.WEIGHT_DECAY_NORM`` reaches Detectron2's own norms too (``LN``,
-    and the ``BN`` of its RetinaNet's head), which Detectron2 forgets; SGD is Detectron2's as it is.
+    Deviation: with AdamW, ``SOLVER.WEIGHT_DECAY_NORM`` applies to Detectron2's own norms (``LN``,
+    and ``BN`` in its RetinaNet head), which Detectron2 ignores; SGD behaves as in Detectron2.
 
     Raises:
         UnknownNameError: if the optimizer or clipping type is unknown; lists the valid ones.
