@@ -1,1 +1,1 @@
-"""Around the model: config files, set-up, workers, trainer, checkpoints."""
+"""Training around the model: arguments, setup, worker processes, trainer, hooks, writers."""

@@ -1,4 +1,4 @@
-"""An optimizer's step in several micro-batches that equals one with the large batch."""
+"""Gradient accumulation: an optimizer step over micro-batches that equals one large batch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ KEY = "SOLVER.ACCUMULATE (in a LazyConfig train.accumulate)"
 
 
 def micro_batch_size(images: int, *, accumulate: int, workers: int) -> int:
-    """Images of one micro-batch, of all workers together.
+    """Return the number of images per micro-batch, summed over all worker processes.
 
     Args:
-        images: of an optimizer's step: ``SOLVER.IMS_PER_BATCH``.
-        accumulate: micro-batches a step.
-        workers: which share every micro-batch.
+        images: images per optimizer step, ``SOLVER.IMS_PER_BATCH``.
+        accumulate: micro-batches per optimizer step.
+        workers: number of worker processes that share each micro-batch.
 
     Raises:
-        ValueError: ``accumulate`` is no whole number above 0, or the images cannot be shared
+        ValueError: if ``accumulate`` is not a positive integer, or the images cannot be divided
             evenly.
     """
     if type(accumulate) is not int or accumulate < 1:
@@ -34,10 +34,10 @@ def micro_batch_size(images: int, *, accumulate: int, workers: int) -> int:
 
 
 def require_accumulable(model: nn.Module) -> None:
-    """Raise unless the model can divide its losses by the normalizer of a larger batch.
+    """Raise an error unless the model can normalize its losses over several micro-batches.
 
     Raises:
-        ValueError: its ``forward`` takes no ``normalizer``: Detectron2's own RetinaNet, say.
+        ValueError: if ``forward`` has no ``normalizer`` argument, as in Detectron2's RetinaNet.
     """
     if "normalizer" not in inspect.signature(model.forward).parameters:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The command line of ``train_net.py`` and ``retina train``, read without importing PyTorch."""
+"""Command line of ``train_net.py`` and ``retina train``, parsed without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.\w+)*")  # of a yaml config: no name of a config looks so
+KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.\w+)*")  # yaml config key; no config name matches
 NUMBER = re.compile(r"-\.?\d.*")
 
 
 def parse_arguments(
     words: Sequence[str], *, prog: str | None = None, description: str = ""
 ) -> Namespace:
-    """The arguments of a training: those of Detectron2's ``default_argument_parser`` and more.
+    """Parse the training arguments: Detectron2's ``default_argument_parser`` and the plugin's.
 
-    The first word may be the config, in place of ``--config-file``. Options may stand anywhere;
-    what is left are the overrides, ``opts``.
+    The first word may be the config, in place of ``--config-file``. Options may appear anywhere;
+    the remaining words are the config overrides, ``opts``.
 
     Raises:
-        SystemExit: the command line is wrong (exit code 2), or asks for help (0).
+        SystemExit: if the command line is invalid (exit code 2) or requests help (0).
     """
     parser = argument_parser(prog=prog, description=description)
     arguments = parser.parse_intermixed_args(_with_values_joined(words))
@@ -33,7 +33,7 @@ def parse_arguments(
 
 
 def _with_values_joined(words: Sequence[str]) -> list[str]:
-    """`KEY -1e-3` as `KEY=-1e-3`, which argparse would take for an option."""
+    """Rewrite `KEY -1e-3` as `KEY=-1e-3`; argparse would parse the value as an option."""
     joined: list[str] = []
     for word in words:
         if NUMBER.fullmatch(word) and joined and KEY.fullmatch(joined[-1]):
@@ -44,10 +44,10 @@ def _with_values_joined(words: Sequence[str]) -> list[str]:
 
 
 def argument_parser(*, prog: str | None = None, description: str = "") -> ArgumentParser:
-    """Detectron2's arguments, of which importing takes seconds, and the plugin's.
+    """Build the parser of Detectron2's (whose own takes seconds to import) and plugin arguments.
 
-    On one machine workers meet at a free port: with Detectron2's, which is the same for all runs of
-    a user, a second run fails.
+    On one machine, workers connect through a free port. Detectron2 uses the same port for all runs
+    of a user, so that a second concurrent run fails.
     """
     parser = ArgumentParser(
         prog=prog, description=description, formatter_class=RawDescriptionHelpFormatter
@@ -93,7 +93,7 @@ def argument_parser(*, prog: str | None = None, description: str = "") -> Argume
 
 
 def _config_file(name: str) -> str:
-    """The path of a config, for argparse, which says which argument is wrong."""
+    """Resolve a config name to its path; argparse reports the invalid argument."""
     from retina_plugin.config.names import find_config
     from retina_plugin.config.safe_yaml import ConfigFileError
 

@@ -1,4 +1,4 @@
-"""What a run depends on besides its config: versions, devices, the code's commit."""
+"""Environment of a run: package versions, devices and the commit of the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "fvcore", "pycocotools", 
 
 
 def environment() -> dict[str, str]:
-    """Names and values for people to read, in the order to show them; never fails."""
+    """Return human-readable names and values in display order; never raises."""
     found = {
         "retina_plugin": __version__,
         "commit": git_commit(Path(__file__).parent),
@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str:
-    """The commit of the checkout that ``folder`` lies in, ``-dirty`` with changes; ``unknown``."""
+    """Return the git commit of ``folder``, with ``-dirty`` if modified, or ``unknown``."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
@@ -46,7 +46,7 @@ def git_commit(folder: Path) -> str:
 
 
 def has_compiled_detectron2() -> bool:
-    """Whether Detectron2's own CUDA and C++ operators are there; RetinaNet needs none of them."""
+    """Whether Detectron2's compiled operators are available; RetinaNet does not need them."""
     try:
         return importlib.util.find_spec("detectron2._C") is not None
     except (ImportError, ValueError):

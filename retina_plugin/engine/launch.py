@@ -1,4 +1,4 @@
-"""Start the workers: none, spawned here, or those that torchrun started."""
+"""Launch the worker processes: in this process, spawned, or started by torchrun."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADD
 
 
 def launch_workers(main: Callable[[Namespace], Any], args: Namespace) -> None:
-    """Run ``main(args)`` in every worker.
+    """Run ``main(args)`` in every worker process.
 
-    Under torchrun the process is a worker already and ``--num-gpus`` says nothing. Else
-    Detectron2's ``launch`` spawns ``--num-gpus`` workers, on CPUs (gloo) where there is no CUDA.
+    Under torchrun the process is already a worker and ``--num-gpus`` is ignored. Otherwise
+    Detectron2's ``launch`` spawns ``--num-gpus`` workers, on the CPU (gloo) without CUDA.
 
     Raises:
-        SystemExit: the arguments cannot be met; or a worker ended with this exit code, having said
-            why.
+        SystemExit: if the arguments cannot be satisfied, or with the exit code of a failed worker
+            that has already reported the error.
     """
     if all(name in os.environ for name in _TORCHRUN):
         _run_under_torchrun(main, args)
@@ -45,7 +45,7 @@ def launch_workers(main: Callable[[Namespace], Any], args: Namespace) -> None:
             args=(args,),
         )
     except ProcessExitedException as error:
-        if error.exit_code < 0:  # killed by a signal, and could say nothing
+        if error.exit_code < 0:  # killed by a signal, without a message
             raise
         raise SystemExit(error.exit_code) from None
 

@@ -1,4 +1,4 @@
-"""What a process took of the memory at most."""
+"""Peak memory of the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Of a CUDA device what PyTorch had allocated; on the CPU the process' resident memory."""
+    """Return PyTorch's peak allocation on CUDA, or the peak resident memory on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

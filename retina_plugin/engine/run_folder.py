@@ -1,4 +1,4 @@
-"""``OUTPUT_DIR``: what a run leaves there, and what becomes of an earlier run's files."""
+"""``OUTPUT_DIR``: the files of a run, and how the files of an earlier run are kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detectron2.utils import comm
 
 from retina_plugin.engine.environment import environment, git_commit
 
-# what a training writes besides its log, which goes on
+# files that a training writes, except the log, which is appended to
 OF_A_RUN = (
     *("metrics.json", "events.out.tfevents.*", "curves.png", "config.yaml", "environment.json"),
     *("lazy_config.yaml", "lazy_config.yaml.pkl"),
@@ -31,21 +31,21 @@ logger = logging.getLogger(__name__)
 
 
 def open_run(folder: str | Path, *, resume: bool, eval_only: bool, config: str | None) -> Path:
-    """Make ``folder`` ready for a training or an evaluation; nothing in it is lost.
+    """Prepare ``folder`` for a training or an evaluation without losing existing files.
 
-    * A new training moves an earlier one's files to ``previous_1``, or the next free number.
-    * A resumed one, and an evaluation, leave them; ``config.yaml`` (where it differs) and
-      ``environment.json``, which they write anew, move to ``history/``.
+    * A new training moves the files of an earlier one to ``previous_1``, ``previous_2``, ...
+    * A resumed training or an evaluation keeps them; ``config.yaml`` (if it differs) and
+      ``environment.json`` are rewritten, the old versions are moved to ``history/``.
 
-    ``log.txt`` always goes on. The first worker does it, the others wait.
+    ``log.txt`` is always appended to. The first worker moves the files, the others wait.
 
     Args:
         folder: ``OUTPUT_DIR``.
-        resume, eval_only: of the command line.
-        config: what ``config.yaml`` will hold; None if that is not known.
+        resume, eval_only: the command line options.
+        config: new content of ``config.yaml``, or None if unknown.
 
     Returns:
-        Where the earlier training's files are now: ``folder`` itself if they stayed.
+        The folder of the earlier training's files: ``folder`` itself if they were not moved.
     """
     folder = Path(folder)
     moved_to = folder
@@ -65,7 +65,7 @@ def open_run(folder: str | Path, *, resume: bool, eval_only: bool, config: str |
 
 
 def relocated(path: str, folder: str | Path, moved_to: Path) -> str:
-    """Where a file is now that was in ``folder`` before :func:`open_run`; else ``path``."""
+    """Return the new path of a file that :func:`open_run` moved from ``folder``, else ``path``."""
     if moved_to == Path(folder) or "://" in path or not path or Path(path).exists():
         return path
     if Path(path).resolve().parent != Path(folder).resolve():
@@ -78,7 +78,7 @@ def relocated(path: str, folder: str | Path, moved_to: Path) -> str:
 
 
 def description() -> dict[str, Any]:
-    """What the run depends on besides its config; see ``environment.json``."""
+    """Describe the environment of the run, as written to ``environment.json``."""
     here = Path.cwd()
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -93,11 +93,11 @@ def description() -> dict[str, Any]:
 
 
 def _move_aside(folder: Path) -> Path:
-    """Move an earlier run's files; returns where to."""
+    """Move the files of an earlier run; return the target folder."""
     found = [path for pattern in OF_A_RUN for path in folder.glob(pattern)]
     written = [path for path in found if path.name not in (CONFIG, ENVIRONMENT, HISTORY)]
     if not any(path.is_dir() or path.stat().st_size for path in written):
-        return folder  # a start that failed
+        return folder  # left by a failed start
     number = 1
     while (folder / f"previous_{number}").exists():
         number += 1
@@ -113,7 +113,7 @@ def _move_aside(folder: Path) -> Path:
 
 
 def _keep(path: Path, *, new: str | None = None) -> None:
-    """Move a file that is about to be written to ``history/``, unless it is the same."""
+    """Move a file to ``history/`` before it is overwritten, unless its content is the same."""
     if not path.is_file() or path.read_text(encoding="utf-8") == new:
         return
     history = path.parent / HISTORY
@@ -125,7 +125,7 @@ def _keep(path: Path, *, new: str | None = None) -> None:
 
 
 def _changes(folder: Path) -> list[str]:
-    """What differs from the commit, file by file; empty outside a git checkout."""
+    """Return the files that differ from the commit; empty outside a git checkout."""
     command = ["git", "-C", str(folder), "diff", "--stat", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -1,4 +1,4 @@
-"""From the command line to a config that is ready to train."""
+"""Set up a training: from the command line to a complete config."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ Check = Callable[[CfgNode, Namespace], None]
 
 
 def check_data(cfg: CfgNode, args: Namespace) -> None:
-    """Log what is wrong with the data; errors are raised together, as one ``DataError``."""
+    """Log problems of the data; raise all errors as one ``DataError``."""
     check_datasets(cfg, train=not args.eval_only)
 
 
 def setup(args: Namespace, check: Check = check_data) -> CfgNode:
-    """Extensions, config, logging, seed, data sets and their checks; returns the frozen config.
+    """Set up extensions, config, logging, seed and data sets; return the frozen config.
 
-    With ``args.eval_only`` nothing is asked of the training data: they need not be there.
+    With ``args.eval_only`` the training data are not read and may be missing.
 
     Args:
-        args: of :func:`engine.arguments.parse_arguments`.
-        check: raises ``DataError`` where nothing should be trained; called once, on the first
-            worker. The programs hand in ``workbench.job.consult_doctor``.
+        args: result of :func:`engine.arguments.parse_arguments`.
+        check: function that raises ``DataError`` to prevent the training; called on the first
+            worker only. The programs pass ``workbench.job.consult_doctor``.
 
     Raises:
-        ConfigFileError, UnknownNameError, DataError: the user's mistakes, before anything is built.
-        ImportError: a package that a test set's evaluator or TEST.COCO_EVAL needs is missing.
-        ValueError: INPUT.TILES or TEST.AUG cannot be.
+        ConfigFileError, UnknownNameError, DataError: for user errors, before anything is built.
+        ImportError: if a package required by an evaluator or TEST.COCO_EVAL is missing.
+        ValueError: if INPUT.TILES or TEST.AUG is invalid.
     """
     register_package_paths()
     for extension in args.extensions:
@@ -85,7 +85,7 @@ def setup(args: Namespace, check: Check = check_data) -> CfgNode:
 
 
 def _keep_class_names(cfg: CfgNode) -> None:
-    """So that the run's ``config.yaml`` says what its classes are where the data are not."""
+    """Store the class names in ``config.yaml``, for use without the data."""
     known = [MetadataCatalog.get(name) for name in cfg.DATASETS.TEST if name in MetadataCatalog]
     names = known[0].get("thing_classes") if known else None
     if not cfg.DATASETS.COCO.CLASS_NAMES and len(names or ()) == cfg.MODEL.RETINANET.NUM_CLASSES:
@@ -93,7 +93,7 @@ def _keep_class_names(cfg: CfgNode) -> None:
 
 
 def _register_test_sets(cfg: CfgNode) -> None:
-    """``register_datasets`` without the training data, which ``cfg`` keeps."""
+    """Call ``register_datasets`` without the training sets; ``cfg`` is left unchanged."""
     datasets = cfg.DATASETS
     train, declared = datasets.TRAIN, datasets.COCO.TRAIN
     datasets.TRAIN, datasets.COCO.TRAIN = (), CfgNode()

@@ -23,38 +23,38 @@ AUTO = "auto"
 
 
 class TrainingStep(SimpleTrainer):
-    """Detectron2's ``SimpleTrainer`` and ``AMPTrainer`` in one, the latter on the CPU as well.
+    """Combination of Detectron2's ``SimpleTrainer`` and ``AMPTrainer``, with AMP also on the CPU.
 
-    Checkpoints of either resume here. Gradients are dropped before the forward pass, not after it,
-    which takes less memory, and the losses are read with one transfer for all.
+    Resumes checkpoints of both. Gradients are cleared before the forward pass, not after it,
+    which saves memory, and all losses are read with a single transfer.
 
-    With ``accumulate`` n, a step takes n batches of the loader and does what one with all their
-    images would, see :class:`AccumulatedNormalizer`. Other than there:
+    With ``accumulate`` n, a step takes n batches of the loader and is equivalent to one with all
+    their images, see :class:`AccumulatedNormalizer`, except for the following differences:
 
-    * images are padded to the largest of their micro-batch, not of the step, so that there may be
+    * images are padded to the largest of their micro-batch, not of the step, which may lead to
       fewer anchors in the padding;
-    * batch norms that learn see a micro-batch at a time, and update their statistics n times;
+    * trainable batch norms see one micro-batch at a time and update their statistics n times;
     * ``LOSS.BOXES_BY`` scales its weights to a mean of 1 within each micro-batch, instead of
       within the step (``quality`` with ``LOSS.COUNT: quality`` needs no scaling and is exact);
-    * a loss that a detector adds without dividing it by the normalizer is weighed like the others:
-      a mean over the images then counts ``(n + 1) / 2`` times, or thereabouts;
-    * ``EqualizedFocalLoss`` counts its gradients after each micro-batch, so that the next one has
-      other exponents already;
-    * ``num_pos_anchors`` in the log is a micro-batch's, and ``VIS_PERIOD`` draws one picture each.
+    * a loss that a detector does not divide by the normalizer is weighted like the others:
+      a mean over the images then counts about ``(n + 1) / 2`` times;
+    * ``EqualizedFocalLoss`` counts its gradients after each micro-batch, so that the next one
+      already uses updated exponents;
+    * ``num_pos_anchors`` is logged per micro-batch, and ``VIS_PERIOD`` draws a picture for each.
 
     Args:
-        model: on its device.
-        loader: of batches.
-        optimizer: of the model's parameters.
-        precision: of the forward pass' matrices, ``torch.autocast``'s; None for fp32. With float16
-            the loss is scaled, as the smallest gradients would be 0.
-        accumulate: batches of the loader that make a step.
-        average: of the model's weights, updated after the optimizer (also where the scaler made it
-            skip a step: to know, the host would have to wait).
-        guard: against losses that are not finite; None for one that stops and writes nothing.
+        model: the model on its device.
+        loader: iterable of batches.
+        optimizer: optimizer of the model's parameters.
+        precision: ``torch.autocast`` dtype of the forward pass, or None for fp32. With float16
+            the loss is scaled to prevent small gradients from underflowing.
+        accumulate: number of batches per step.
+        average: average of the model's weights, updated after the optimizer (even if the scaler
+            skipped the step: checking that would require a synchronization).
+        guard: guard against non-finite losses; None for one that stops and writes no files.
 
     Raises:
-        ValueError: the model cannot accumulate, see :func:`require_accumulable`.
+        ValueError: if the model cannot accumulate, see :func:`require_accumulable`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TrainingStep(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(self._device) if scales else None
 
     def run_step(self) -> None:
-        """Data, forward pass, backward pass, a look at the numbers, log, optimizer."""
+        """Load data, run forward and backward pass, check the losses, log, update the weights."""
         assert self.model.training, "the model was changed to evaluation mode"
         begin = time.perf_counter()
         batches = [next(self._data_loader_iter) for _ in range(self._accumulate)]
@@ -95,13 +95,13 @@ class TrainingStep(SimpleTrainer):
             self._backward(losses)
         self.after_backward()
         read = _on_host({**losses, **self._guard.signs(losses, self.grad_scaler)})
-        if not self._is_accepted(read, batches):  # the weights must not learn from it
+        if not self._is_accepted(read, batches):  # do not update the weights
             return
         self._write_metrics(read, data_time)
         if self.grad_scaler is None:
             self.optimizer.step()
         else:
-            self.grad_scaler.step(self.optimizer)  # which clips, where it does, unscaled gradients
+            self.grad_scaler.step(self.optimizer)  # clips unscaled gradients, if enabled
             self.grad_scaler.update()
         if self._average is not None:
             self._average.update()
@@ -131,11 +131,11 @@ class TrainingStep(SimpleTrainer):
         (total if self.grad_scaler is None else self.grad_scaler.scale(total)).backward()
 
     def _accumulated(self, batches: list[Any]) -> dict[str, Tensor]:
-        """Forward and backward passes of micro-batches; returns the losses of the step."""
+        """Run forward and backward passes of the micro-batches; return the losses of the step."""
         normalizer = AccumulatedNormalizer(self._detector.normalizer, len(batches))
         sums: dict[str, Tensor] = {}
         for part, batch in enumerate(batches, start=1):
-            # the workers exchange what all parts add up to, with the last one
+            # workers exchange the summed gradients with the last micro-batch only
             alone = self._is_parallel and part < len(batches)
             with self.model.no_sync() if alone else nullcontext():
                 losses = self._forward(batch, normalizer=normalizer)
@@ -149,14 +149,14 @@ class TrainingStep(SimpleTrainer):
         return sums
 
     def state_dict(self) -> dict[str, Any]:
-        """Detectron2's, as ``AMPTrainer`` writes it where there is a scaler."""
+        """Return Detectron2's state dict, in ``AMPTrainer``'s format if a scaler is used."""
         state = super().state_dict()
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of either precision: a scaler that comes is taken where there is one here."""
+        """Load a state dict of any precision; use its scaler state if this step has a scaler."""
         super().load_state_dict(state_dict)
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
@@ -173,21 +173,21 @@ def build_step(
     average: WeightAverage | None = None,
     guard: NonFiniteGuard | None = None,
 ) -> TrainingStep:
-    """The training step of the config.
+    """Build the training step from the config.
 
     Args:
-        model: on its device.
-        loader: of batches.
-        optimizer: of the model's parameters.
+        model: the model on its device.
+        loader: iterable of batches.
+        optimizer: optimizer of the model's parameters.
         amp: ``SOLVER.AMP.ENABLED``.
         precision: ``SOLVER.AMP.PRECISION``; ``auto`` is float16 on CUDA, bfloat16 on the CPU.
         accumulate: ``SOLVER.ACCUMULATE``.
-        average: of ``SOLVER.WEIGHT_AVERAGE``.
-        guard: of ``SOLVER.NON_FINITE``.
+        average: weight average of ``SOLVER.WEIGHT_AVERAGE``.
+        guard: guard of ``SOLVER.NON_FINITE``.
 
     Raises:
-        UnknownNameError: an unknown precision; lists the valid ones.
-        ValueError: float16 on the CPU; the model cannot accumulate.
+        UnknownNameError: if the precision is unknown; lists the valid ones.
+        ValueError: if float16 is set on the CPU, or the model cannot accumulate.
     """
     device = next(model.parameters()).device.type
     check_choice("SOLVER.AMP.PRECISION", precision)
@@ -210,6 +210,6 @@ def build_step(
 
 
 def _on_host(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The losses on the CPU, after a single wait for the device."""
+    """Move the losses to the CPU with a single synchronization."""
     values = torch.stack([loss.detach().float() for loss in losses.values()]).cpu()
     return dict(zip(losses, values, strict=True))

@@ -1,4 +1,4 @@
-"""A number of the evaluations that decides something: its name, and which way is better."""
+"""Evaluation metric that selects checkpoints or stops the training: its name and direction."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from retina_plugin.config.keys import check_choice
 from retina_plugin.evaluation.build import evaluator_type
 from retina_plugin.registry import unknown_name
 
-VALIDATION = "validation"  # the task of the losses, beside the evaluators' ``bbox``
+VALIDATION = "validation"  # task name of the losses, besides ``bbox``
 
 
 @dataclass(frozen=True)
 class TrackedMetric:
-    """A metric as ``metrics.json`` names it, such as ``bbox/AP`` or ``validation/total_loss``.
+    """A metric named as in ``metrics.json``, such as ``bbox/AP`` or ``validation/total_loss``.
 
     Args:
-        name: of several test sets with the set's name before it: ``digits_val/bbox/AP``.
-        mode: ``max``, ``min``, or ``auto``: the smaller the better of a loss, else the larger.
-        key: the config's, for errors.
-        is_required: whether an evaluation without it is an error.
+        name: metric name, with several test sets prefixed by the set: ``digits_val/bbox/AP``.
+        mode: ``max``, ``min``, or ``auto``: ``min`` for losses, else ``max``.
+        key: config key for error messages.
+        is_required: whether an evaluation without the metric is an error.
 
     Raises:
-        UnknownNameError: another mode.
+        UnknownNameError: if the mode is unknown.
     """
 
     name: str
@@ -39,7 +39,7 @@ class TrackedMetric:
 
     @property
     def sign(self) -> int:
-        """1 where more is better, else -1."""
+        """1 if higher is better, else -1."""
         if self.mode == "auto":
             return -1 if "loss" in self.name.rpartition("/")[2] else 1
         return 1 if self.mode == "max" else -1
@@ -51,10 +51,10 @@ class TrackedMetric:
         return best is None or self.sign * (value - best) > by
 
     def value_in(self, metrics: Mapping[str, float]) -> float:
-        """Its value; NaN where it is none of them and not required.
+        """Return the value of the metric, or NaN if it is missing and not required.
 
         Raises:
-            UnknownNameError: it is none of them; lists them.
+            UnknownNameError: if it is missing and required; lists the valid names.
         """
         if self.name not in metrics and self.is_required:
             raise unknown_name(f"{self.key}.METRIC", self.name, metrics)
@@ -64,14 +64,14 @@ class TrackedMetric:
 def tracked_metric(
     name: str, mode: str = "auto", *, test_sets: Sequence[str], key: str
 ) -> TrackedMetric | None:
-    """The metric that a config asks for, or None: the name is empty, or there are no test sets.
+    """Return the configured metric, or None if the name is empty or there are no test sets.
 
     Args:
-        name: of several test sets, without a set's name it is the first one's; ``auto`` is COCO's
-            AP, where the evaluation has it.
+        name: metric name, without prefix that of the first test set; ``auto`` is COCO's
+            AP, if the evaluation computes it.
         mode: see :class:`TrackedMetric`.
         test_sets: ``DATASETS.TEST``.
-        key: the node of the config that has ``METRIC`` and ``MODE``.
+        key: config node with ``METRIC`` and ``MODE``.
 
     Raises:
         UnknownNameError: see :class:`TrackedMetric`.
@@ -88,18 +88,18 @@ def tracked_metric(
 def check_metric(
     metric: TrackedMetric, test_sets: Sequence[str], *, validation_loss: bool, raw: bool
 ) -> None:
-    """Refuse, before the training, a metric that no evaluation of the plugin's will give.
+    """Raise an error before the training if no plugin evaluation computes the metric.
 
-    The names of the validation losses are the detector's, and not known before it runs.
+    The names of the validation losses depend on the detector and are unknown before it runs.
 
     Args:
-        metric: what is asked for.
-        test_sets: registered, with the plugin's evaluators.
-        validation_loss: whether losses are computed.
-        raw: whether the weights that are not averaged are evaluated as well.
+        metric: the configured metric.
+        test_sets: names of the registered test sets that use the plugin's evaluators.
+        validation_loss: whether validation losses are computed.
+        raw: whether the non-averaged weights are evaluated, too.
 
     Raises:
-        UnknownNameError: lists the metrics there are.
+        UnknownNameError: if the metric is unknown; lists the available ones.
     """
     valid = [f"{VALIDATION}/total_loss"] if validation_loss else []
     for name in test_sets:

@@ -1,4 +1,4 @@
-"""Detectron2's trainer with the plugin's parts, on CUDA and on CPU workers alike."""
+"""Detectron2's trainer with the plugin's components, for CUDA and CPU workers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from retina_plugin.modeling.weight_average import build_weight_average
 from retina_plugin.runs.load_run import run_of
 from retina_plugin.runs.run import Run
 
-INFERENCE = "inference"  # in OUTPUT_DIR, the results of each test set
+INFERENCE = "inference"  # folder in OUTPUT_DIR with the results per test set
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +50,18 @@ class RetinaTrainer(DefaultTrainer):
     """``DefaultTrainer`` with the plugin's mapper, optimizers, checkpointer and evaluators.
 
     ``cfg`` is a Detectron2 config or the :class:`Run` of a yaml config or a LazyConfig. As in
-    ``DefaultTrainer``, the class methods build the parts; here they ask the run for them.
+    ``DefaultTrainer``, the class methods build the components; here they delegate to the run.
 
-    Only the construction is our own: Detectron2's wraps the model for one GPU a worker, which fails
+    Only ``__init__`` is replaced: Detectron2's wraps the model for one GPU per worker, which fails
     for workers on CPUs.
 
-    ``SOLVER.IMS_PER_BATCH`` is the batch of an optimizer's step; the loader gives
-    ``IMS_PER_BATCH / ACCUMULATE`` images. With ``SOLVER.WEIGHT_AVERAGE`` evaluations are of the
-    averaged weights, and so is ``model`` in the checkpoints: see :class:`RetinaCheckpointer`.
+    ``SOLVER.IMS_PER_BATCH`` is the batch size per optimizer step; the loader yields
+    ``IMS_PER_BATCH / ACCUMULATE`` images. With ``SOLVER.WEIGHT_AVERAGE``, evaluations use the
+    averaged weights, also saved as ``model`` in checkpoints: see :class:`RetinaCheckpointer`.
 
     Raises:
-        ValueError: the batch cannot be shared evenly by the workers and micro-batches; or
-            ``TEST.PRECISE_BN`` with an average of the weights, for which it has no statistics.
+        ValueError: if the batch cannot be divided evenly over workers and micro-batches, or for
+            ``TEST.PRECISE_BN`` with averaged weights, for which it computes no statistics.
     """
 
     def __init__(self, cfg: CfgNode | Run) -> None:
@@ -72,7 +72,7 @@ class RetinaTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
-        parallel = distribute(model, **run.ddp_options)  # which gives all workers the same weights
+        parallel = distribute(model, **run.ddp_options)  # broadcasts the weights
         self.average = build_weight_average(model, cfg.SOLVER.get("WEIGHT_AVERAGE", {}))
         if self.average is not None and cfg.TEST.PRECISE_BN.ENABLED:
             raise ValueError(
@@ -104,7 +104,7 @@ class RetinaTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def train(self) -> dict[str, Any]:
-        """Train; returns the last evaluation's results, on workers other than the first empty."""
+        """Train; return the last evaluation's results, empty on workers other than the first."""
         start_at(self._trainer.data_loader, self.start_iter)
         stopped = until_stopped(super().train)
         results = getattr(self, "_last_eval_results", {})
@@ -113,10 +113,10 @@ class RetinaTrainer(DefaultTrainer):
         return results
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's, and those of ``engine/hooks``; see :func:`training_hooks`.
+        """Build Detectron2's hooks and those of ``engine/hooks``; see :func:`training_hooks`.
 
-        Evaluated are the averaged weights, where there are. With ``TEST.AUG`` a second time with
-        augmentation, after the training or, with ``PERIODIC``, every time.
+        Averaged weights, if any, are evaluated. ``TEST.AUG`` adds a second evaluation with
+        augmentation after the training or, with ``PERIODIC``, every time.
         """
         augmented = []
         if self.cfg.TEST.AUG.ENABLED:
@@ -134,7 +134,7 @@ class RetinaTrainer(DefaultTrainer):
         )
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's, and the services of ``LOGGERS``."""
+        """Build Detectron2's writers and those of the services in ``LOGGERS``."""
         loggers = self.cfg.get("LOGGERS", [])
         config = yaml.safe_load(self.cfg.dump()) if loggers else {}
         return build_writers(self.cfg.OUTPUT_DIR, self.max_iter, loggers=loggers, config=config)
@@ -145,7 +145,7 @@ class RetinaTrainer(DefaultTrainer):
 
     def _evaluate_augmented(self) -> dict[str, Any]:
         found = self._results_of(self.test_with_TTA)
-        # "raw" of an average's EVALUATE_BOTH is not the plain evaluation's
+        # "raw" of EVALUATE_BOTH must not collide with the plain evaluation's
         results = {x if x.endswith(SUFFIX) else x + SUFFIX: value for x, value in found.items()}
         self._last_eval_results = {**getattr(self, "_last_eval_results", {}), **results}
         return results
@@ -157,47 +157,47 @@ class RetinaTrainer(DefaultTrainer):
         return self.average.evaluate(results) if self.average else results()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of a checkpoint of this trainer, or of Detectron2's ``lazyconfig_train_net.py``."""
+        """Load the state of this trainer or of Detectron2's ``lazyconfig_train_net.py``."""
         super().load_state_dict({"_trainer": state_dict, **state_dict})
 
     @classmethod
     def build_model(cls, cfg: CfgNode | Run) -> nn.Module:
-        """The run's; all of it is logged, as Detectron2 does."""
+        """Build the run's model and log it, as Detectron2 does."""
         model = run_of(cfg).build_model()
         logging.getLogger("detectron2").info(f"Model:\n{model}")
         return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode | Run, model: nn.Module) -> torch.optim.Optimizer:
-        """The run's."""
+        """Build the run's optimizer."""
         return run_of(cfg).build_optimizer(model)
 
     @classmethod
     def build_lr_scheduler(
         cls, cfg: CfgNode | Run, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The run's."""
+        """Build the run's learning rate schedule."""
         return run_of(cfg).build_scheduler(optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode | Run) -> Any:
-        """The run's, of micro-batches."""
+        """Build the run's training loader, which yields micro-batches."""
         run = run_of(cfg)
         return run.build_train_loader(_images_of_loader(run))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode | Run, dataset_name: str) -> Any:
-        """The run's, for ``TEST.VALIDATION_LOSS`` with boxes."""
+        """Build the run's test loader, with ground truth for ``TEST.VALIDATION_LOSS``."""
         return run_of(cfg).build_test_loader(dataset_name)
 
     @classmethod
     def test(cls, cfg: CfgNode | Run, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Detectron2's, with ``TEST.OPTIMIZE`` of a copy that :func:`optimize_for_inference` made.
+        """Run Detectron2's test, with ``TEST.OPTIMIZE`` on a :func:`optimize_for_inference` copy.
 
-        By tiles where ``INPUT.TILES.TEST_SIZE`` says so, without ``TEST.AUG``. Where the model is
-        in training, it stays as it is. With ``TEST.VALIDATION_LOSS`` each test set has losses
-        beside its other results, see :class:`ValidationLoss`, and within a training with
-        ``VIS_PERIOD`` pictures as well.
+        Uses tiles if ``INPUT.TILES.TEST_SIZE`` is set, and no ``TEST.AUG``. A model that is
+        in training is not modified. With ``TEST.VALIDATION_LOSS`` each test set also has losses
+        in its results, see :class:`ValidationLoss`, and during a training with
+        ``VIS_PERIOD`` also pictures.
         """
         cfg = run_of(cfg).settings
         model = cls.build_detector(cfg, model)
@@ -209,7 +209,7 @@ class RetinaTrainer(DefaultTrainer):
             evaluators = [evaluators]
         draws = cfg.VIS_PERIOD > 0 and has_event_storage()
         with ExitStack() as stack:
-            # one an evaluator, or Detectron2 refuses
+            # one per evaluator, as Detectron2 requires
             if cfg.TEST.get("VALIDATION_LOSS", True) and len(evaluators) == len(names):
                 losses = stack.enter_context(observed_losses(model, names))
                 pictures = [ValidationPictures(x, cfg.INPUT.FORMAT) for x in names if draws]
@@ -224,7 +224,7 @@ class RetinaTrainer(DefaultTrainer):
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode | Run, model: nn.Module) -> dict[str, Any]:
-        """:meth:`test` with the views of ``TEST.AUG``; the results' names end in ``_TTA``.
+        """Run :meth:`test` with the views of ``TEST.AUG``; result names get the suffix ``_TTA``.
 
         Predictions are written under ``OUTPUT_DIR/inference_TTA``, as Detectron2 does.
         """
@@ -247,7 +247,7 @@ class RetinaTrainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode | Run, dataset_name: str, folder: str = INFERENCE
     ) -> DatasetEvaluator:
-        """The run's; results under ``OUTPUT_DIR/<folder>/<data set>``."""
+        """Build the run's evaluator, with results in ``OUTPUT_DIR/<folder>/<data set>``."""
         run = run_of(cfg)
         output_dir = Path(run.settings.OUTPUT_DIR) / folder / dataset_name
         if comm.is_main_process():
@@ -256,12 +256,12 @@ class RetinaTrainer(DefaultTrainer):
 
 
 def evaluate(cfg: CfgNode | Run, *, resume: bool) -> dict[str, Any]:
-    """Results of ``MODEL.WEIGHTS``, or on ``resume`` of the last checkpoint in ``OUTPUT_DIR``.
+    """Evaluate ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint in ``OUTPUT_DIR``.
 
-    With ``TEST.AUG.ENABLED`` those with augmentation as well, as ``bbox_TTA``.
+    With ``TEST.AUG.ENABLED``, also evaluate with augmentation, as ``bbox_TTA``.
 
     Raises:
-        ValueError: no weights are given, or they lack some of the model's.
+        ValueError: if no weights are given, or some of the model's weights are missing.
     """
     cfg = run_of(cfg).settings
     model = RetinaTrainer.build_model(cfg)
@@ -281,12 +281,12 @@ def _keep_results(cfg: CfgNode, results: dict[str, Any], folder: str) -> None:
     if comm.is_main_process():
         for name in names:
             found = results if len(names) == 1 else results[name]
-            if found:  # an evaluator may have none
+            if found:  # an evaluator may return no results
                 write_results(Path(cfg.OUTPUT_DIR) / folder / name, found)
 
 
 def _origin(run: Run) -> Origin:
-    """What the replay of a step needs besides it."""
+    """Return the information that a replay needs besides the step."""
     cfg = run.settings
     classes = [MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN[:1]]
     names = classes[0] or () if classes else ()
@@ -304,14 +304,14 @@ def _images_of_loader(run: Run) -> int | None:
 
 
 def distribute(model: nn.Module, **options: Any) -> nn.Module:
-    """Wrap the model for the workers, where there is more than one.
+    """Wrap the model in DDP if there is more than one worker.
 
     Args:
-        model: on this worker's device.
-        options: of ``detectron2.engine.create_ddp_model``.
+        model: model on this worker's device.
+        options: options of ``detectron2.engine.create_ddp_model``.
 
     Raises:
-        ValueError: the workers met over CUDA, but the model is on the CPU.
+        ValueError: if the workers communicate over CUDA (NCCL), but the model is on the CPU.
     """
     options = {"broadcast_buffers": False, **options}
     if next(model.parameters()).device.type == "cpu":

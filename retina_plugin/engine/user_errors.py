@@ -1,4 +1,4 @@
-"""A user's mistakes end a program with their message alone."""
+"""Report user errors as a message without a traceback."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from retina_plugin.engine.non_finite.guard import NonFiniteError
 from retina_plugin.registry import UnknownNameError
 
 USER_ERRORS = (ConfigFileError, DataError, NonFiniteError, PackageFileError, UnknownNameError)
-SPEAK_AFTER = 10.0  # seconds that a worker leaves to the first one to say what is wrong
+SPEAK_AFTER = 10.0  # seconds that a worker waits for the first one to report
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the program with the message alone, and exit code 1, where the mistake is the user's.
+    """Context manager that turns a user error into a message and exit code 1.
 
-    That is one of ``USER_ERRORS``, or a ``ValueError`` or ``ImportError`` that the plugin's own
-    code raises: its components refuse impossible values so. Of several workers, all of which make
-    the same mistake, the first one says it.
+    User errors are ``USER_ERRORS``, and ``ValueError`` or ``ImportError`` that the plugin's own
+    code raises for invalid values. With several workers, all of which encounter
+    the same error, only the first one reports it.
     """
     try:
         yield
@@ -33,7 +33,7 @@ def user_errors() -> Iterator[None]:
         if not isinstance(error, USER_ERRORS) and not _is_refusal(error):
             raise
         if comm.get_local_rank() > 0:
-            time.sleep(SPEAK_AFTER)  # the launcher ends this worker as soon as the first one ends
+            time.sleep(SPEAK_AFTER)  # the launcher ends this worker when the first one ends
         raise SystemExit(f"error: {error}") from None
 
 

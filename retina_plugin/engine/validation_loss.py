@@ -1,4 +1,4 @@
-"""The losses of the test sets, out of the forward passes that find their boxes."""
+"""Losses on the test sets, computed from the forward passes of the evaluation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TOTAL = "total_loss"
 
 
 class LatestPredictions:
-    """Within the context, what the detector's ``predict`` returned since it was last taken.
+    """Context manager that collects the outputs of the detector's ``predict``.
 
     Args:
-        detector: is as before afterwards.
+        detector: detector to observe, restored on exit.
     """
 
     def __init__(self, detector: FocalRetinaNet) -> None:
@@ -49,27 +49,27 @@ class LatestPredictions:
         self._seen.clear()
 
     def take(self) -> list[Predictions]:
-        """Of all forward passes since the last call."""
+        """Return the predictions of all forward passes since the last call."""
         seen, self._seen = self._seen, []
         return seen
 
 
 class ValidationLoss(DatasetEvaluator):
-    """``{"validation": {"loss_cls", "loss_box_reg", ..., "total_loss"}}`` of a test set.
+    """Compute ``{"validation": {"loss_cls", "loss_box_reg", ..., "total_loss"}}`` of a test set.
 
-    The sums that the detector would divide by its normalizer, over all images of all workers,
-    divided by all the images' positives (at least 1): what the training's losses are with a
-    normalizer that averages the positives of a batch. An image without objects adds its background.
-    Nothing of the detector's state is touched: the normalizer is not asked, and losses that count
-    do so in training alone.
+    The unnormalized losses are summed over all images of all workers and
+    divided by the total number of positives (at least 1), like the training losses with a
+    normalizer over the positives of a batch. An image without objects adds its background loss.
+    The detector's state does not change: the normalizer is not called, and losses that count
+    do so only in training.
 
-    Where a test set has no ground truth that the detector could learn, there is no loss, and the
-    log says why.
+    If a test set has no ground truth that matches the detector, no loss is computed, and the
+    reason is logged.
 
     Args:
-        latest: observes the detector.
-        detector: in evaluation mode.
-        name: of the test set.
+        latest: collector of the detector's predictions.
+        detector: detector in evaluation mode.
+        name: name of the test set.
     """
 
     def __init__(self, latest: LatestPredictions, detector: FocalRetinaNet, name: str) -> None:
@@ -79,21 +79,21 @@ class ValidationLoss(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Before the first image."""
+        """Reset before the first image."""
         self._sums: dict[str, Tensor] = {}
         self._count: Tensor | None = None
         self._obstacle = ""
 
     @torch.no_grad()
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """See ``DatasetEvaluator``; after the detections were made of the same predictions."""
+        """Add the losses of a batch after its detection; see ``DatasetEvaluator``."""
         passes = self._latest.take()
         self._obstacle = self._obstacle or self._obstacle_of(inputs, passes)
         if self._obstacle:
             return
         try:
             losses = self._losses(passes[0], inputs)
-        except KeyError as error:  # a field of the training's objects
+        except KeyError as error:  # a field of the training ground truth
             self._obstacle = f"its losses need what test sets lack: {error.args[0]}"
             return
         for name, loss in losses.items():
@@ -106,7 +106,7 @@ class ValidationLoss(DatasetEvaluator):
         return detector.losses_of(predictions, targets, self._add_positives)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """The losses, of the first worker; elsewhere nothing."""
+        """Return the losses on the first worker, and nothing on others."""
         names = list(self._sums)
         values = [] if self._count is None else [self._count, *self._sums.values()]
         own = torch.stack(values).tolist() if values else []
@@ -127,7 +127,7 @@ class ValidationLoss(DatasetEvaluator):
         return {VALIDATION: {**losses, TOTAL: sum(losses.values())}} if losses else {}
 
     def _add_positives(self, count: Tensor) -> Tensor:
-        """A normalizer that divides by nothing."""
+        """Normalizer that counts positives and does not scale."""
         count = count.float()
         self._count = count if self._count is None else self._count + count
         return torch.ones_like(count)
@@ -150,15 +150,15 @@ class ValidationLoss(DatasetEvaluator):
 
 @contextmanager
 def observed_losses(model: nn.Module, names: Sequence[str]) -> Iterator[list[ValidationLoss]]:
-    """An evaluator of the losses for each test set, for as long as the context lasts.
+    """Context manager that provides a loss evaluator for each test set.
 
     Args:
-        model: what will be evaluated.
-        names: of the test sets.
+        model: model to evaluate.
+        names: names of the test sets.
 
     Yields:
-        One a name; none where the model is no :class:`FocalRetinaNet`, or one whose image is not
-        seen whole and once, as by tiles. The log says so.
+        One evaluator per name; none if the model is not a :class:`FocalRetinaNet` or does not see
+        each whole image exactly once, as with tiles. This is logged.
     """
     detector = inner_model(model)
     if not isinstance(detector, FocalRetinaNet):

@@ -1,4 +1,4 @@
-"""Pictures of the test sets for TensorBoard, at every evaluation the same images."""
+"""Pictures of the same test images at every evaluation, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ COUNT = 4
 
 
 class ValidationPictures(DatasetEvaluator):
-    """Ground truth beside the best detections of the first images that have objects.
+    """Draw ground truth beside the best detections for the first images with objects.
 
-    They go to the training's event storage, as ``VIS_PERIOD``'s do: TensorBoard shows how the same
-    images are seen better and better. No results.
+    The pictures go to the event storage, like those of ``VIS_PERIOD``: TensorBoard shows the
+    progress on the same images. Returns no results.
 
     Args:
-        name: of the test set.
+        name: name of the test set.
         input_format: channel order of the images.
-        count: images of this worker.
+        count: number of images on this worker.
     """
 
     def __init__(self, name: str, input_format: str, *, count: int = COUNT) -> None:
@@ -32,7 +32,7 @@ class ValidationPictures(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Before the first image."""
+        """Reset before the first image."""
         self._drawn = 0
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -47,12 +47,12 @@ class ValidationPictures(DatasetEvaluator):
             self._drawn += 1
 
     def evaluate(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return no results."""
         return {}
 
 
 def _in_pixels_of(given: dict[str, Any], found: Instances) -> Instances:
-    """Detections of the original image, in the pixels of the image that the network saw."""
+    """Rescale detections from the original image to the network's input image."""
     size, seen = found.image_size, tuple(given["image"].shape[-2:])
     boxes = found.pred_boxes.clone()
     boxes.scale(seen[1] / size[1], seen[0] / size[0])

@@ -1,4 +1,4 @@
-"""A lower learning rate the nearer a layer of the pretrained network is to the image."""
+"""Layer-wise learning rate decay of the pretrained network, from last to first layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retina_plugin.modeling.backbones.pretrained_network import PretrainedNetwor
 from retina_plugin.modeling.pretrained_part import pretrained_part_of_detector
 
 KEY = "SOLVER.LAYER_DECAY"
-# Detectron2's own norms, which its get_default_optimizer_params does not know as such
+# Detectron2's own norms, which its get_default_optimizer_params does not treat as norms
 OWN_NORMS = (LayerNorm, CycleBatchNormList)
 _NORMS = (_NormBase, FrozenBatchNorm2d, nn.GroupNorm, nn.LayerNorm, *OWN_NORMS)
 
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 
 
 def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
-    """The factor ``decay^(L - l)`` of the learning rate, by the name of a parameter.
+    """Return a function from parameter names to learning rate factors ``decay^(L - l)``.
 
-    l is the layer that the parameter is in, of L of the pretrained part, counted from the image: 0
-    to L - 1. All else (neck, head) has the factor 1. Layers (:func:`layers_of`) are stem and stages
+    l is the index of the parameter's layer among the L pretrained layers, counted from the input: 0
+    to L - 1. All others (neck, head) get factor 1. Layers (:func:`layers_of`) are stem and stages
     of a ResNet or RegNet, patch embedding and stages of a Swin, patch embedding and blocks of an
-    MViT, the 18 blocks of a MobileNetV2. A ViT has the factors of
+    MViT, the 18 blocks of a MobileNetV2. A ViT gets the factors of
     ``detectron2.modeling.get_vit_lr_decay_rate``, which are the same rule.
 
     Raises:
-        ValueError: ``decay`` is out of range; the model has no backbone, or one whose structure
-            does not tell the order of its layers.
+        ValueError: if ``decay`` is out of range, or there is no backbone or one whose structure
+            does not determine the order of its layers.
     """
     if not 0 < decay <= 1:
         raise ValueError(f"{KEY} must be above 0 and at most 1 (off), got {decay}")
@@ -62,22 +62,22 @@ def layer_decay(model: nn.Module, decay: float) -> Callable[[str], float]:
         if not parameter.startswith(prefix):
             return 1.0
         found = [value for start, value in factors.items() if parameter.startswith(start)]
-        # what belongs to none is an embedding, added to the first layer's output
+        # parameters outside all layers are embeddings, added to the first layer's output
         return found[0] if found else decay ** len(layers)
 
     return factor
 
 
 def layers_of(network: nn.Module) -> list[list[str]]:
-    """Names of the modules of each layer, in the order in which a network has them.
+    """Return the module names of each layer, in the order of the network.
 
-    A layer is what a ``PretrainedNetwork``'s ``layer_names()`` names in turn; else a child of the
-    network, or an item of its ``ModuleList``; and the norms that follow. Where there is one child
-    alone, its children are meant. The order must be that of the forward pass, as is the custom.
+    A layer is an entry of a ``PretrainedNetwork``'s ``layer_names()``; otherwise a child of the
+    network, or an item of its ``ModuleList``; and the norms that follow. If there is only one
+    child, its children are used. They must be defined in the order of the forward pass.
 
     Raises:
-        ValueError: there are several ``ModuleList`` s, which may take turns in the forward pass, or
-            there is no more than one layer.
+        ValueError: if there are several ``ModuleList`` s, whose order of execution is unknown, or
+            fewer than two layers.
     """
     path = ""
     children = _learning_children(network)
@@ -107,7 +107,7 @@ def layers_of(network: nn.Module) -> list[list[str]]:
 
 
 def _learning_children(module: nn.Module) -> dict[str, nn.Module]:
-    """Those with parameters, frozen or not."""
+    """Return the children that have parameters, frozen or not."""
     return {n: child for n, child in module.named_children() if _has_parameters(child)}
 
 

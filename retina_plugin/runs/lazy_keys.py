@@ -1,4 +1,4 @@
-"""Where a LazyConfig says what a yaml config says by a key."""
+"""Mapping from yaml config keys to their places in a LazyConfig."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-# Read by the trainer and the tools, below ``train``
+# Settings below ``train``, read by the trainer and the tools
 OF_THE_TRAINING = {
     "OUTPUT_DIR": "output_dir",
     "SEED": "seed",
@@ -34,8 +34,8 @@ OF_THE_TRAINING = {
     "LOGGERS": "loggers",
     "FLUSH_DENORMAL": "flush_denormal",
 }
-# Read by the objects of the LazyConfig: of several places the first that there is. Where a setting
-# is changed after the file was read, it is written back to its place.
+# Keys read from the objects of the LazyConfig, at the first place that exists. If a setting
+# is changed after the file was read, it is written back to that place.
 OF_OBJECTS = {
     "MODEL.PIXEL_MEAN": ("model.pixel_mean",),
     "MODEL.PIXEL_STD": ("model.pixel_std",),
@@ -80,7 +80,7 @@ OF_OBJECTS = {
     "DATALOADER.ASPECT_RATIO_GROUPING": ("dataloader.train.aspect_ratio_grouping",),
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": ("dataloader.train.dataset.filter_empty",),
 }
-# Other keys that may be set: nothing in a LazyConfig says them
+# Other keys that may be set; they have no place in a LazyConfig
 FREE = (
     *("DATALOADER.", "DATASETS.", "DOCTOR.", "INPUT.MIX.", "INPUT.TILES.", "SOLVER.AMP."),
     *("SOLVER.CLIP_GRADIENTS.", "SOLVER.NON_FINITE.", "SOLVER.WEIGHT_AVERAGE.", "TEST."),
@@ -92,7 +92,7 @@ FREE = (
 
 
 def home_of(key: str) -> str:
-    """Where a LazyConfig says what a yaml's ``key`` says; "" for a key that it does not have."""
+    """Return the place of a yaml ``key`` in a LazyConfig; "" if it has none."""
     for prefix, path in OF_THE_TRAINING.items():
         if key == prefix:
             return f"train.{path}"
@@ -102,11 +102,11 @@ def home_of(key: str) -> str:
 
 
 def training_settings(train: DictConfig, settings: CfgNode) -> Iterator[tuple[str, Any]]:
-    """The keys that ``train`` sets, with their values.
+    """Yield the keys that ``train`` sets, with their values.
 
     Args:
-        train: of the LazyConfig.
-        settings: whose keys with a group of values below them are groups in ``train`` too.
+        train: ``train`` node of the LazyConfig.
+        settings: settings whose nested groups are groups in ``train``, too.
     """
     for key, path in OF_THE_TRAINING.items():
         value = plain(OmegaConf.select(train, path))
@@ -122,7 +122,7 @@ def training_settings(train: DictConfig, settings: CfgNode) -> Iterator[tuple[st
 
 
 def object_settings(lazy: DictConfig) -> Iterator[tuple[str, Any]]:
-    """The keys that the model, the optimizer and the loaders set, with their values."""
+    """Yield the keys that the model, the optimizer and the loaders set, with their values."""
     for key, paths in OF_OBJECTS.items():
         found = [plain(OmegaConf.select(lazy, path)) for path in paths]
         value = next((x for x in found if x is not None), None)
@@ -134,7 +134,7 @@ def object_settings(lazy: DictConfig) -> Iterator[tuple[str, Any]]:
 
 
 def write_back(lazy: DictConfig, key: str, value: Any) -> bool:
-    """Set what a yaml's ``key`` sets; whether there is a place for it."""
+    """Set the place of a yaml ``key``; return whether there is one."""
     for path in OF_OBJECTS[key]:
         above, _, name = path.rpartition(".")
         node = OmegaConf.select(lazy, above)
@@ -145,7 +145,7 @@ def write_back(lazy: DictConfig, key: str, value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A node as Python's containers, its references to other nodes resolved."""
+    """Convert a node to Python containers with resolved interpolations."""
     if isinstance(value, DictConfig | ListConfig):
         return OmegaConf.to_container(value, resolve=True)
     return value

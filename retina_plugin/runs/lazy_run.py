@@ -1,4 +1,4 @@
-"""A run from a LazyConfig: each part is an object that it describes."""
+"""A run from a LazyConfig: each component is instantiated from its node."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from retina_plugin.runs.run import Run
 
 STOCK_EVALUATORS = (COCOEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator)
 STOCK_MAPPERS = (DatasetMapper, RetinaDatasetMapper)
-# What the keys of a config say as well
+# Arguments that yaml config keys can express, too
 OF_TRAIN_LOADER = {
     *("_target_", "dataset", "mapper", "total_batch_size", "num_workers", "aspect_ratio_grouping")
 }
@@ -49,13 +49,13 @@ SAVED = "lazy_config.yaml"
 
 
 class LazyRun(Run):
-    """A run whose parts are a LazyConfig's ``model``, ``optimizer``, ``dataloader`` and so on.
+    """A run built from ``model``, ``optimizer``, ``dataloader`` etc. of a LazyConfig.
 
-    Detectron2's ``DatasetMapper`` becomes the plugin's, which does the same and knows ``INPUT``'s
-    further keys; so does its loader, where the LazyConfig says no more of it than a yaml can.
+    Detectron2's ``DatasetMapper`` is replaced by the plugin's, which also supports ``INPUT``'s
+    further keys; so is its loader, if the LazyConfig sets no more of it than a yaml can.
 
     Args:
-        settings: of ``load_lazy_settings``.
+        settings: result of ``load_lazy_settings``.
     """
 
     model_from_settings = False
@@ -73,16 +73,16 @@ class LazyRun(Run):
 
     @property
     def images_per_step(self) -> int | None:
-        """Of ``dataloader.train.total_batch_size``, which another loader may not have."""
+        """Return ``dataloader.train.total_batch_size``, or None if the loader has none."""
         node = self.settings.__dict__["lazy"].dataloader.train
         return super().images_per_step if "total_batch_size" in node else None
 
     @property
     def lazy(self) -> DictConfig:
-        """A copy of the LazyConfig with what was changed in the settings since it was read.
+        """Copy of the LazyConfig with the changes made to the settings since it was read.
 
         Raises:
-            ConfigFileError: the LazyConfig has no place for a setting that was changed.
+            ConfigFileError: if the LazyConfig has no place for a changed setting.
         """
         lazy = deepcopy(self.settings.__dict__["lazy"])
         for key, value in self.settings.changed():
@@ -93,13 +93,13 @@ class LazyRun(Run):
         return lazy
 
     def check(self) -> None:
-        """Nothing: any detector trains."""
+        """Accept any detector."""
 
     def _new_model(self) -> nn.Module:
         return instantiate(self.lazy.model).to(self.settings.MODEL.DEVICE)
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """``optimizer``, with the clipping of ``SOLVER.CLIP_GRADIENTS``."""
+        """Build ``optimizer``, with the clipping of ``SOLVER.CLIP_GRADIENTS``."""
         node = self.lazy.optimizer
         node.params.model = model
         return maybe_add_gradient_clipping(self.settings, instantiate(node))
@@ -107,12 +107,12 @@ class LazyRun(Run):
     def build_scheduler(
         self, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """``lr_multiplier`` over the steps of the training."""
+        """Build the schedule from ``lr_multiplier``."""
         multiplier = instantiate(self.lazy.lr_multiplier)
         return LRMultiplier(optimizer, multiplier, max_iter=self.settings.SOLVER.MAX_ITER)
 
     def build_train_loader(self, batch_size: int | None = None) -> Iterable[Any]:
-        """``dataloader.train``."""
+        """Build ``dataloader.train``."""
         node = self.lazy.dataloader.train
         batch_size = batch_size or self.settings.SOLVER.IMS_PER_BATCH
         mapper = self.build_mapper(True) if "mapper" in node else None
@@ -124,7 +124,7 @@ class LazyRun(Run):
         return self._loader(node, self.settings.DATASETS.TRAIN, mapper, filtered, **given)
 
     def build_test_loader(self, name: str) -> Iterable[Any]:
-        """``dataloader.test`` of one set."""
+        """Build ``dataloader.test`` for one test set."""
         node = self.lazy.dataloader.test
         keeps = self.settings.TEST.VALIDATION_LOSS
         mapper = self.build_mapper(False, keep_ground_truth=keeps) if "mapper" in node else None
@@ -133,7 +133,7 @@ class LazyRun(Run):
     def _loader(
         self, node: DictConfig, names: Sequence[str], mapper: Any, filter_empty: bool, **given: Any
     ) -> Iterable[Any]:
-        """A loader of the LazyConfig on registered data sets."""
+        """Build a loader of the LazyConfig on registered data sets."""
         if "dataset" in node and (_is_stock(node.dataset) or len(names) > 1):
             given["dataset"] = get_detection_dataset_dicts(names, filter_empty=filter_empty)
         elif "dataset" in node:
@@ -144,7 +144,7 @@ class LazyRun(Run):
         return target_of(node)(**rest, **given)
 
     def build_mapper(self, is_train: bool, **options: Any) -> Any:
-        """``dataloader.train.mapper`` or ``dataloader.test.mapper``."""
+        """Build ``dataloader.train.mapper`` or ``dataloader.test.mapper``."""
         node = self.lazy.dataloader["train" if is_train else "test"].mapper
         if target_of(node) not in STOCK_MAPPERS:
             return instantiate(node)
@@ -153,7 +153,7 @@ class LazyRun(Run):
         return RetinaDatasetMapper(**{**own, **arguments, **options})
 
     def build_evaluator(self, name: str, output_dir: Path) -> DatasetEvaluator:
-        """``dataloader.evaluator``; where that is Detectron2's own, by the type of the data set."""
+        """Build ``dataloader.evaluator``; if it is Detectron2's, choose by type of data set."""
         if self.evaluates_by_type:
             return super().build_evaluator(name, output_dir)
         node = self.lazy.dataloader.evaluator
@@ -162,41 +162,41 @@ class LazyRun(Run):
         return _evaluator(node, name, output_dir)
 
     def build_backbone(self) -> Backbone:
-        """``model.backbone``."""
+        """Build ``model.backbone``."""
         return instantiate(self.lazy.model.backbone)
 
     def build_anchor_generator(self, strides: Sequence[int]) -> nn.Module:
-        """``model.anchor_generator``, which knows the strides by itself."""
+        """Build ``model.anchor_generator``, which defines its own strides."""
         return instantiate(self.lazy.model.anchor_generator)
 
     def build_assigner(self) -> Any:
-        """``model.assigner``; of Detectron2's RetinaNet what its ``anchor_matcher`` does."""
+        """Build ``model.assigner``, or the equivalent of Detectron2's ``anchor_matcher``."""
         node = self.lazy.model.get("assigner")
         if node is None:
             return MaxIoUAssigner(**MaxIoUAssigner.from_config(self.settings))
         return instantiate(node)
 
     def overrides_for(self, steps: int) -> list[str]:
-        """The schedule of the learning rate is in parts of the training."""
+        """Override only step counts; the learning rate schedule is relative to the length."""
         scale = steps / self.settings.SOLVER.MAX_ITER
         close = round(self.settings.INPUT.MIX.CLOSE_STEPS * scale)
         return [f"SOLVER.MAX_ITER={steps}", f"INPUT.MIX.CLOSE_STEPS={close}"]
 
     def text(self) -> str:
-        """The settings, and the objects by their names."""
+        """Return the settings, and the objects by name."""
         return self.settings.dump() + yaml.safe_dump(as_text(self.lazy))
 
     def portable_config(self) -> str:
-        """ "": a LazyConfig is code."""
+        """Return "", since a LazyConfig is code."""
         return ""
 
     def save(self, folder: Path) -> None:
-        """``lazy_config.yaml``, in Detectron2's format."""
+        """Save ``lazy_config.yaml`` in Detectron2's format."""
         LazyConfig.save(self.lazy, str(folder / SAVED))
 
 
 def _is_stock(data: Any) -> bool:
-    """Whether a data set node names registered data sets and says no more."""
+    """Whether a data set node only names registered data sets."""
     return target_of(data) is get_detection_dataset_dicts and not {*data} - OF_DATA
 
 

@@ -1,4 +1,4 @@
-"""A LazyConfig's settings in the keys of a yaml config."""
+"""Settings of a LazyConfig, expressed as yaml config keys."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ SOURCE = "LAZY_CONFIG"  # in a run's config.yaml, the path of the LazyConfig
 
 
 class LazySettings(CfgNode):
-    """A config whose model, optimizer and loaders are the objects of a LazyConfig.
+    """A config whose model, optimizer and loaders are defined by a LazyConfig.
 
-    In Python's own attributes, which yacs does not see: ``lazy``, the ``DictConfig`` as it was
-    read; ``source``, its path; ``read``, the value that each key of ``OF_OBJECTS`` had then.
+    Has plain Python attributes, hidden from yacs: ``lazy``, the ``DictConfig`` as it was
+    read; ``source``, its path; ``read``, the initial value of each key of ``OF_OBJECTS``.
     """
 
     @classmethod
     def of(cls, settings: CfgNode, lazy: DictConfig, source: str) -> LazySettings:
-        """The settings with the LazyConfig that they describe."""
+        """Create the settings together with the LazyConfig that they describe."""
         node = cls()
         node.__dict__.update(vars(settings), lazy=lazy, source=source)
         for key, value in settings.items():
@@ -53,29 +53,29 @@ class LazySettings(CfgNode):
         return CfgNode._decode_cfg_value(value)
 
     def changed(self) -> Iterator[tuple[str, Any]]:
-        """The keys of ``OF_OBJECTS`` that are not as they were read, with their values."""
+        """Yield the keys of ``OF_OBJECTS`` changed since reading, with their values."""
         for key, value in self.__dict__["read"].items():
             now = value_of(self, key)
             if now != value:
                 yield key, now
 
     def dump(self, *args: Any, **options: Any) -> str:
-        """As yaml, with the path of the LazyConfig: it is no config of a model by itself."""
+        """Dump as yaml with the path of the LazyConfig, since it does not define a model alone."""
         source = str(Path(self.__dict__["source"]).absolute())
         return super().dump(*args, **options) + yaml.safe_dump({SOURCE: source}, width=10_000)
 
 
 def load_lazy_settings(path: str, overrides: Sequence[Any] = ()) -> LazySettings:
-    """The settings of a ``.py`` file, which runs it.
+    """Load the settings of a ``.py`` file, which is executed.
 
     Args:
-        path: of the file.
-        overrides: ``path.key=value`` of the LazyConfig, and ``KEY VALUE`` or ``KEY=VALUE`` of a
-            yaml's keys, which come last.
+        path: path of the file.
+        overrides: ``path.key=value`` for the LazyConfig, and ``KEY VALUE`` or ``KEY=VALUE`` for
+            yaml keys, which are applied last.
 
     Raises:
-        ConfigFileError: see :func:`load_lazy`; or a key that the LazyConfig's own objects decide.
-        UnknownNameError: a key that does not exist; lists the valid ones.
+        ConfigFileError: see :func:`load_lazy`; or for a key that the LazyConfig's objects define.
+        UnknownNameError: if a key does not exist; lists the valid ones.
     """
     own, upper = split_overrides(overrides)
     lazy = load_lazy(path, own)
@@ -98,7 +98,7 @@ def load_lazy_settings(path: str, overrides: Sequence[Any] = ()) -> LazySettings
 
 
 def value_of(settings: CfgNode, key: str) -> Any:
-    """The value of a dotted key."""
+    """Return the value of a dotted key."""
     node: Any = settings
     for part in key.split("."):
         node = node[part]
@@ -106,13 +106,13 @@ def value_of(settings: CfgNode, key: str) -> Any:
 
 
 def target_of(node: Any) -> Any:
-    """What a node of a LazyConfig calls; None where it is no such node."""
+    """Return the target of a LazyCall node, or None for other nodes."""
     target = node.get("_target_") if isinstance(node, DictConfig) else None
     return locate(target) if isinstance(target, str) else target
 
 
 def split_overrides(overrides: Sequence[Any]) -> tuple[list[str], list[Any]]:
-    """Overrides of the LazyConfig, and those of a yaml's keys."""
+    """Split overrides into those of the LazyConfig and those of yaml keys."""
     own: list[str] = []
     upper: list[Any] = []
     words = iter(overrides)
@@ -128,7 +128,7 @@ def split_overrides(overrides: Sequence[Any]) -> tuple[list[str], list[Any]]:
 
 
 def _merged(settings: CfgNode, values: Mapping[str, Any], where: str) -> CfgNode:
-    """``settings`` with further ones, which are checked as a yaml's are."""
+    """Merge ``values`` into ``settings`` with the checks of a yaml config."""
     words = [x for key, value in values.items() for x in (key, _as(settings, key, value))]
     try:
         return load_config("", words, base=settings)
@@ -145,7 +145,7 @@ def _as(settings: CfgNode, key: str, value: Any) -> Any:
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Dotted keys of nested ones, which may be dotted as well."""
+    """Flatten nested keys, which may be dotted, into dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -156,7 +156,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _checked(before: CfgNode, after: LazySettings, path: str) -> LazySettings:
-    """``after``, in which nothing was set that the objects of the LazyConfig decide."""
+    """Return ``after`` if no key was set that the LazyConfig's objects define."""
     ours = (*FREE, *OF_OBJECTS, *OF_THE_TRAINING)
     for key, value in _leaves(after):
         same = value == value_of(before, key)
@@ -177,7 +177,7 @@ def _leaves(node: CfgNode, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _descriptions(lazy: DictConfig) -> dict[str, Any]:
-    """What the objects are, for those who read settings; nothing is built of it."""
+    """Describe the objects in the settings, for information only."""
     found: dict[str, Any] = {}
     for key, node in (
         ("MODEL.META_ARCHITECTURE", lazy.model),
@@ -205,7 +205,7 @@ def _augmentation(node: Any) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> Any:
-    """A part of a LazyConfig in yaml's plain values: objects by their names."""
+    """Convert a part of a LazyConfig to plain yaml values, objects by name."""
     if isinstance(value, DictConfig | Mapping):
         return {str(key): as_text(x) for key, x in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -217,7 +217,7 @@ def as_text(value: Any) -> Any:
 
 
 def _data_sets(lazy: DictConfig, path: str) -> dict[str, tuple[str, ...]]:
-    """``DATASETS``; what is no list of registered names is registered as ``<file>_<split>``."""
+    """Return ``DATASETS``; other data than registered names become ``<file>_<split>``."""
     found = {}
     for split in ("train", "test"):
         key, node = f"DATASETS.{split.upper()}", lazy.dataloader.get(split)
@@ -238,7 +238,7 @@ def _data_sets(lazy: DictConfig, path: str) -> dict[str, tuple[str, ...]]:
 
 
 def _schedule(lazy: DictConfig, steps: int) -> dict[str, Any]:
-    """What is known of the learning rate's schedule, in steps of the training."""
+    """Describe the learning rate schedule in training steps, as far as known."""
     multiplier = lazy.lr_multiplier
     found = {"SOLVER.WARMUP_ITERS": round(multiplier.get("warmup_length", 0) * steps)}
     inner = multiplier.get("scheduler", multiplier)

@@ -1,4 +1,4 @@
-"""Open a config of either language as a run."""
+"""Load a yaml config or a LazyConfig as a run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from retina_plugin.runs.yaml_run import YamlRun
 def load_run(
     config: str | Path | CfgNode | Run, overrides: Sequence[Any] = (), *, allow_unsafe: bool = False
 ) -> Run:
-    """The run of a config file.
+    """Load the run of a config.
 
     Args:
         config: the path of a yaml or of a LazyConfig (``.py``, which runs as Python); a name that
             ``retina configs`` lists; or a config or a run, of which a copy is made.
-        overrides: ``KEY VALUE`` or ``KEY=VALUE``; of a LazyConfig also ``path.key=value``.
-        allow_unsafe: run the Python tags of a yaml, as Detectron2 does.
+        overrides: ``KEY VALUE`` or ``KEY=VALUE``; for a LazyConfig also ``path.key=value``.
+        allow_unsafe: whether to run the Python tags of a yaml, as Detectron2 does.
 
     Raises:
         ConfigFileError, UnknownNameError: see ``load_config`` and ``load_lazy_settings``.
@@ -48,7 +48,7 @@ def load_run(
 
 
 def run_of(config: CfgNode | Run) -> Run:
-    """The run of a config: that of its LazyConfig, if it has one, else of its keys."""
+    """Return the run of a config: a ``LazyRun`` if it has a LazyConfig, else a ``YamlRun``."""
     if isinstance(config, Run):
         return config
     return LazyRun(config) if isinstance(config, LazySettings) else YamlRun(config)
@@ -60,5 +60,5 @@ def is_lazy(path: str | Path) -> bool:
 
 
 def keys_set_in(path: str | Path, overrides: Sequence[Any] = ()) -> dict[str, str] | None:
-    """The keys that the user set in a file or by overrides; None for all of a LazyConfig's."""
+    """Return the keys set by the user in a file or overrides; None for a LazyConfig (all)."""
     return None if is_lazy(path) else own_keys(path, overrides)

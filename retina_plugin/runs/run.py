@@ -1,4 +1,4 @@
-"""``Run``: the parts of a training or an evaluation, whichever language its config is in."""
+"""``Run``: the components of a training or evaluation, from either config format."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 class Run(ABC):
-    """What trainer, doctor, report, predict, compare, anchors and benchmark work on.
+    """Input of trainer, doctor, report, predict, compare, anchors and benchmark.
 
     Attributes:
-        settings: the settings of the run in the keys of a yaml config. Whatever the config leaves
-            to its own objects (the model of a LazyConfig) is described here, not decided.
+        settings: the settings of the run as yaml config keys. Components that the config defines
+            as objects (the model of a LazyConfig) are only described here.
         log_period: steps between two lines of ``metrics.json``.
-        ddp_options: of ``detectron2.engine.create_ddp_model``.
+        ddp_options: options of ``detectron2.engine.create_ddp_model``.
         evaluates_by_type: whether evaluators are chosen by the types of the data sets.
         model_from_settings: whether the model is built from the keys below ``MODEL``.
     """
@@ -46,56 +46,56 @@ class Run(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse a config that the programs of this package cannot work on."""
+        """Raise an error for a config that the programs of this package do not support."""
 
     @abstractmethod
     def _new_model(self) -> nn.Module:
-        """The model on ``MODEL.DEVICE``."""
+        """Build the model on ``MODEL.DEVICE``."""
 
     def build_model(self) -> nn.Module:
-        """The model on ``MODEL.DEVICE``, with the techniques that the settings ask for."""
+        """Build the model on ``MODEL.DEVICE``, with the techniques enabled in the settings."""
         return Techniques.from_config(self.settings).apply(self._new_model())
 
     @abstractmethod
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of the model's parameters."""
+        """Build the optimizer of the model's parameters."""
 
     @abstractmethod
     def build_scheduler(
         self, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The schedule of the learning rate, a step of it for each step of the optimizer."""
+        """Build the learning rate schedule, stepped once per optimizer step."""
 
     @abstractmethod
     def build_train_loader(self, batch_size: int | None = None) -> Iterable[Any]:
-        """The loader of the training data.
+        """Build the training loader.
 
         Args:
-            batch_size: images of a batch, of all workers together; None for
+            batch_size: images per batch over all workers; None for
                 ``SOLVER.IMS_PER_BATCH``.
         """
 
     @property
     def images_per_step(self) -> int | None:
-        """Images of a step of all workers; None where only the loader knows."""
+        """Return images per step over all workers, or None if only the loader defines it."""
         return self.settings.SOLVER.IMS_PER_BATCH
 
     @abstractmethod
     def build_test_loader(self, name: str) -> Iterable[Any]:
-        """The loader of a test set; with ``TEST.VALIDATION_LOSS`` its records keep their boxes."""
+        """Build the loader of a test set; ``TEST.VALIDATION_LOSS`` keeps the ground truth."""
 
     @abstractmethod
     def build_mapper(self, is_train: bool, **options: Any) -> DatasetMapper:
-        """What makes the input of the model from a record.
+        """Build the mapper from a record to the model's input.
 
         Args:
-            is_train: with the augmentations of the training, or of the evaluation.
-            options: of :class:`~retina_plugin.data.mapper.RetinaDatasetMapper`; without effect on a
-                mapper of the config's own.
+            is_train: whether to use the augmentations of training or of evaluation.
+            options: for :class:`~retina_plugin.data.mapper.RetinaDatasetMapper`; no effect on a
+                custom mapper of the config.
         """
 
     def build_evaluator(self, name: str, output_dir: Path) -> DatasetEvaluator:
-        """The evaluator of a test set; it writes into ``output_dir``.
+        """Build the evaluator of a test set, which writes to ``output_dir``.
 
         COCO's AP counts 100 detections an image; with ``INPUT.TILES.TEST_SIZE``, where a large
         image has more objects than that, it counts ``TEST.DETECTIONS_PER_IMAGE`` if that is more.
@@ -109,39 +109,39 @@ class Run(ABC):
 
     @abstractmethod
     def build_backbone(self) -> Backbone:
-        """The backbone with its neck."""
+        """Build the backbone with its neck."""
 
     @abstractmethod
     def build_anchor_generator(self, strides: Sequence[int]) -> nn.Module:
-        """The anchor generator.
+        """Build the anchor generator.
 
         Args:
-            strides: of the levels that the head sees, in pixels.
+            strides: strides of the head's feature levels, in pixels.
         """
 
     @abstractmethod
     def build_assigner(self) -> Any:
-        """The assigner of the detector."""
+        """Build the assigner of the detector."""
 
     @abstractmethod
     def overrides_for(self, steps: int) -> list[str]:
-        """Overrides with which the training has so many steps, its schedule scaled to them."""
+        """Return overrides that set the number of steps and scale the schedule accordingly."""
 
     @abstractmethod
     def text(self) -> str:
-        """All that decides the result of the run, to compare it with another."""
+        """Return everything that determines the result, to compare runs."""
 
     @abstractmethod
     def portable_config(self) -> str:
-        """A yaml config from which the model can be built; "" where that takes code."""
+        """Return a yaml config that defines the model, or "" if that requires code."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what ``config.yaml``, which Detectron2 writes, does not hold."""
+        """Save what Detectron2's ``config.yaml`` does not contain."""
 
 
 def counted_detections(settings: CfgNode) -> int | None:
-    """How many detections of an image COCO's AP shall count; None for its own number."""
+    """Return the detections per image that COCO's AP counts; None for the default."""
     found = settings.TEST.DETECTIONS_PER_IMAGE
     tiles = settings.INPUT.get("TILES") or {}
     if not tiles.get("TEST_SIZE", 0) or found <= COCOS_DETECTIONS:

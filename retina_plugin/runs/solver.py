@@ -1,4 +1,4 @@
-"""Optimizers from the config: Detectron2's SGD, or AdamW; slower the nearer to the image."""
+"""Build SGD or AdamW from the config, with learning rate factors for pretrained layers."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from retina_plugin.runs.layer_decay import OWN_NORMS, layer_decay
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """``SOLVER.OPTIMIZER`` over the parameters that learn.
+    """Build ``SOLVER.OPTIMIZER`` over the trainable parameters.
 
-    ``SOLVER.BACKBONE_LR_FACTOR`` multiplies the rate of the pretrained part, see
+    ``SOLVER.BACKBONE_LR_FACTOR`` multiplies the learning rate of the pretrained part, see
     :func:`pretrained_part_of_detector`, and ``SOLVER.LAYER_DECAY`` that of its layers. Everything
     else is ``detectron2.solver.build_optimizer``'s.
 
-    Deviation: with AdamW ``SOLVER.WEIGHT_DECAY_NORM`` reaches Detectron2's own norms too (``LN``,
-    and the ``BN`` of its RetinaNet's head), which Detectron2 forgets; SGD is Detectron2's as it is.
+    Deviation: with AdamW, ``SOLVER.WEIGHT_DECAY_NORM`` applies to Detectron2's own norms (``LN``,
+    and ``BN`` in its RetinaNet head), which Detectron2 ignores; SGD behaves as in Detectron2.
 
     Raises:
-        UnknownNameError: an unknown optimizer or kind of clipping; lists the valid ones.
-        ValueError: ``SOLVER.LAYER_DECAY`` is out of range, or the order of the backbone's layers is
+        UnknownNameError: if the optimizer or clipping type is unknown; lists the valid ones.
+        ValueError: if ``SOLVER.LAYER_DECAY`` is out of range, or the backbone's layer order is
             unknown.
     """
     solver = cfg.SOLVER
@@ -68,14 +68,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _with_own_norms(groups: list[dict[str, Any]], cfg: CfgNode, model: nn.Module) -> Any:
-    """The groups of parameters, with the norms' weight decay for Detectron2's own norms as well."""
+    """Apply the weight decay of norms to Detectron2's own norms in the parameter groups."""
     solver = cfg.SOLVER
     norms = [
         parameter
         for module in model.modules()
         if isinstance(module, OWN_NORMS)
         for name, parameter in module.named_parameters(recurse=False)
-        # what is set for biases goes before, as for other norms
+        # the setting for biases takes precedence, as for other norms
         if parameter.requires_grad and (name != "bias" or solver.WEIGHT_DECAY_BIAS is None)
     ]
     if solver.WEIGHT_DECAY_NORM is None:

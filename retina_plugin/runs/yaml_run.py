@@ -1,4 +1,4 @@
-"""A run from a yaml config: each part is built from the keys."""
+"""A run from a yaml config: each component is built from config keys."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from retina_plugin.runs.solver import build_optimizer
 
 
 class YamlRun(Run):
-    """A run whose parts the keys of a config name.
+    """A run whose components are defined by config keys.
 
     Args:
         settings: any Detectron2 config of a RetinaNet.
-        source: the path of its file, for errors.
+        source: path of the config file, for error messages.
     """
 
     def __init__(self, settings: CfgNode, source: str = "") -> None:
@@ -49,7 +49,7 @@ class YamlRun(Run):
     def build_scheduler(
         self, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Detectron2's, of ``SOLVER.LR_SCHEDULER_NAME``."""
+        """Build Detectron2's scheduler ``SOLVER.LR_SCHEDULER_NAME``."""
         return build_lr_scheduler(self.settings, optimizer)
 
     def build_train_loader(self, batch_size: int | None = None) -> Iterable[Any]:
@@ -57,30 +57,30 @@ class YamlRun(Run):
         return build_train_loader(self.settings, batch_size=batch_size)
 
     def build_test_loader(self, name: str) -> Iterable[Any]:
-        """Detectron2's loader with the plugin's mapper."""
+        """Build Detectron2's loader with the plugin's mapper."""
         keeps = self.settings.TEST.get("VALIDATION_LOSS", True)
         mapper = self.build_mapper(False, keep_ground_truth=keeps)
         return build_detection_test_loader(self.settings, name, mapper=mapper)
 
     def build_mapper(self, is_train: bool, **options: Any) -> RetinaDatasetMapper:
-        """The plugin's."""
+        """Build the plugin's mapper."""
         arguments = RetinaDatasetMapper.from_config(self.settings, is_train)
         return RetinaDatasetMapper(**arguments, **options)
 
     def build_backbone(self) -> Backbone:
-        """For images of as many channels as ``MODEL.PIXEL_MEAN`` has numbers."""
+        """Build the backbone, with one input channel per value of ``MODEL.PIXEL_MEAN``."""
         return build_checked_backbone(self.settings, len(self.settings.MODEL.PIXEL_MEAN))
 
     def build_anchor_generator(self, strides: Sequence[int]) -> nn.Module:
-        """Detectron2's, of ``MODEL.ANCHOR_GENERATOR.NAME``."""
+        """Build Detectron2's ``MODEL.ANCHOR_GENERATOR.NAME``."""
         return build_anchor_generator(self.settings, [ShapeSpec(stride=x) for x in strides])
 
     def build_assigner(self) -> Any:
-        """Of ``MODEL.RETINANET.ASSIGNER.NAME``."""
+        """Build ``MODEL.RETINANET.ASSIGNER.NAME``."""
         return ASSIGNERS.build(self.settings)
 
     def overrides_for(self, steps: int) -> list[str]:
-        """Of all keys that count steps of the training."""
+        """Return overrides of all keys that count training steps."""
         solver, mix = self.settings.SOLVER, self.settings.INPUT.MIX
         scale = steps / solver.MAX_ITER
         return [
@@ -91,12 +91,12 @@ class YamlRun(Run):
         ]
 
     def text(self) -> str:
-        """The settings as yaml."""
+        """Return the settings as yaml."""
         return self.settings.dump()
 
     def portable_config(self) -> str:
-        """The settings as yaml."""
+        """Return the settings as yaml."""
         return self.settings.dump()
 
     def save(self, folder: Path) -> None:
-        """Nothing: ``config.yaml`` holds all of it."""
+        """Save nothing, since ``config.yaml`` is complete."""

@@ -1,1 +1,1 @@
-"""What happens around the steps of a training; one hook a file."""
+"""Training hooks, one per file."""

@@ -14,22 +14,22 @@ from retina_plugin.checkpoint.checkpointer import RetinaCheckpointer
 from retina_plugin.engine.tracked_metric import TrackedMetric
 
 BEST = "model_best"
-RECORD = "best"  # its place in the file
+RECORD = "best"  # key in the checkpoint
 
 logger = logging.getLogger(__name__)
 
 
 class BestModel(HookBase):
-    """Saves the weights that were evaluated whenever they were better than ever before.
+    """Save the evaluated weights whenever the metric improves on the best value so far.
 
-    The file itself holds what it is the best of, so that a resumed training goes on from there;
-    one that was chosen by another metric is overwritten by the first evaluation. Unlike
-    Detectron2's ``BestCheckpointer`` it leaves ``last_checkpoint`` alone, which names what to
-    resume from, and the file has the weights alone. Follows :class:`~.evaluation.Evaluation`.
+    The checkpoint stores the metric and its value, so that a resumed training continues from it;
+    a checkpoint selected by another metric is overwritten at the first evaluation. Unlike
+    Detectron2's ``BestCheckpointer``, it does not change ``last_checkpoint``, which is used to
+    resume, and it saves only the weights. Is notified by :class:`~.evaluation.Evaluation`.
 
     Args:
-        checkpointer: of the training.
-        metric: what decides.
+        checkpointer: checkpointer of the training.
+        metric: metric that selects the best weights.
     """
 
     def __init__(self, checkpointer: RetinaCheckpointer, metric: TrackedMetric) -> None:
@@ -39,7 +39,7 @@ class BestModel(HookBase):
         self._path = Path(checkpointer.save_dir) / f"{BEST}.pth"
 
     def before_train(self) -> None:
-        """Of a resumed training, read what the best was."""
+        """Read the best value so far if the training is resumed."""
         if self.trainer.start_iter == 0 or not self._path.is_file():
             return
         record = read_best(self._path)
@@ -57,7 +57,7 @@ class BestModel(HookBase):
         """See :class:`~.evaluation.FollowsEvaluation`.
 
         Raises:
-            UnknownNameError: the metric is none of them; lists them.
+            UnknownNameError: if the metric is not among the results; lists the valid names.
         """
         if not metrics:
             return
@@ -78,6 +78,6 @@ class BestModel(HookBase):
 
 
 def read_best(path: Path) -> dict[str, Any]:
-    """``metric``, ``value``, ``iteration`` and ``sign`` (1: the more the better) of the file."""
+    """Read ``metric``, ``value``, ``iteration`` and ``sign`` (1: higher is better) of a file."""
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return content.get(RECORD, {})

@@ -1,4 +1,4 @@
-"""The hooks of a training: Detectron2's own, some of them with more sense, and ours."""
+"""Build the training hooks: Detectron2's hooks, partly replaced, and the plugin's."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def training_hooks(
     after_evaluation: Sequence[HookBase] = (),
     checks_metrics: bool = True,
 ) -> list[HookBase]:
-    """The hooks in the order they run; what writes is on the first worker alone.
+    """Return the hooks in execution order; only the first worker has hooks that write.
 
     Args:
-        stock: Detectron2's; of its checkpointer, evaluation and writer ours take the places.
-        run: its data sets are registered; its config may not have seen ``add_retina_config``.
-        step: the training step, which gets a hook of its own.
-        checkpointer: of the training.
-        evaluate: returns an evaluation's results.
-        after_evaluation: further hooks whose results are to be written.
-        checks_metrics: refuse metrics that the plugin's evaluators do not give.
+        stock: Detectron2's hooks; its checkpointer, evaluation and writer hooks are replaced.
+        run: run with registered data sets; its config may lack ``add_retina_config``'s keys.
+        step: the training step, on which a hook is registered.
+        checkpointer: checkpointer of the training.
+        evaluate: function that returns the evaluation results.
+        after_evaluation: further hooks whose results are written.
+        checks_metrics: whether to reject metrics that the plugin's evaluators do not compute.
 
     Raises:
-        UnknownNameError: an unknown metric or mode.
-        ValueError: early stopping without evaluations.
+        UnknownNameError: if the metric or mode is unknown.
+        ValueError: if early stopping is enabled without evaluations.
     """
     cfg = run.settings
     solver, stopping = cfg.SOLVER, cfg.TEST.get("EARLY_STOPPING") or {}
@@ -89,7 +89,7 @@ def training_hooks(
             )
         )
     followers = [hook for hook in (*before, *after) if hasattr(hook, "after_evaluation")]
-    # Should the evaluation fail, there is a checkpoint; what it finds is written
+    # Checkpoint before the evaluation, in case it fails; write its results afterwards
     return [
         *before,
         Evaluation(cfg.TEST.EVAL_PERIOD, evaluate, followers),
@@ -99,7 +99,7 @@ def training_hooks(
 
 
 def _metrics_of(cfg: CfgNode, checks: bool) -> tuple[TrackedMetric | None, TrackedMetric | None]:
-    """What decides on the best model, and on the end; None where nothing does."""
+    """Return the metrics of the best model and of early stopping, or None where not configured."""
     test, sets = cfg.TEST, cfg.DATASETS.TEST
     best, stopping = test.get("BEST") or {}, test.get("EARLY_STOPPING") or {}
     name, mode = best.get("METRIC", "auto"), best.get("MODE", "auto")

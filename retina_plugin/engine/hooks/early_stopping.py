@@ -1,4 +1,4 @@
-"""End a training that no longer gets better."""
+"""Early stopping: end a training whose metric no longer improves."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingStopped(BaseException):
-    """Ends the training loop in order.
+    """Exception that ends the training loop regularly.
 
-    It is no ``Exception``: Detectron2's loop logs these as crashes.
+    Not a subclass of ``Exception``, which Detectron2's loop logs as a crash.
     """
 
 
 class EarlyStopping(HookBase):
-    """Ends the training after ``patience`` evaluations without a better value.
+    """End the training after ``patience`` evaluations without improvement.
 
-    The last step's checkpoint is ``model_final.pth``, and the last evaluation is the training's.
-    What was evaluated before is read from ``metrics.json``, so that a resumed training goes on
-    counting; one that had been stopped ends at once, unless the patience is larger now. All workers
-    stop at the same step: the first one decides. Follows :class:`~.evaluation.Evaluation`; put it
-    last, after what writes.
+    The last step's checkpoint is ``model_final.pth``; the last evaluation is the final result.
+    Earlier evaluations are read from ``metrics.json``, so that a resumed training continues
+    counting; a stopped training ends immediately unless the patience was increased. All workers
+    stop at the same step, as decided by the first. Is notified by :class:`~.evaluation.Evaluation`;
+    place it last, after the writers.
 
     Args:
-        checkpointer: of the training.
-        metric: what has to get better.
-        patience: evaluations, 1 or more.
-        min_delta: by how much more than the best so far a value must be better to count.
-        metrics_json: Detectron2's file of the training.
+        checkpointer: checkpointer of the training.
+        metric: metric that has to improve.
+        patience: number of evaluations, 1 or more.
+        min_delta: minimum difference from the best value that counts as an improvement.
+        metrics_json: path of the ``metrics.json`` that Detectron2 writes.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: if a number is out of range.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class EarlyStopping(HookBase):
         self._stops = False
 
     def before_train(self) -> None:
-        """Of a resumed training, read the evaluations before."""
+        """Read the earlier evaluations if the training is resumed."""
         begin = self.trainer.start_iter
         if begin > 0 and comm.is_main_process() and self._metrics_json.is_file():
             series = read_metrics(self._metrics_json).get(self._metric.name, [])
@@ -87,14 +87,14 @@ class EarlyStopping(HookBase):
         """See :class:`~.evaluation.FollowsEvaluation`.
 
         Raises:
-            UnknownNameError: the metric is none of them; lists them.
+            UnknownNameError: if the metric is not among the results; lists the valid names.
         """
         if metrics:
             self._values.append(self._metric.value_in(metrics))
         self._decide()
 
     def after_step(self) -> None:
-        """Stop, if that is decided."""
+        """Stop the training if this was decided."""
         if not self._stops or self.trainer.iter + 1 >= self.trainer.max_iter:
             return
         steps = self.trainer.iter + 1
@@ -125,7 +125,7 @@ class EarlyStopping(HookBase):
 def evaluations_without_gain(
     values: Sequence[float], metric: TrackedMetric, min_delta: float
 ) -> int:
-    """How many of the last values are not better, by more than ``min_delta``, than those before."""
+    """Return the number of values since the last improvement by more than ``min_delta``."""
     best, waited = None, 0
     for value in values:
         if metric.improves(value, best, by=min_delta if best is not None else 0.0):
@@ -136,7 +136,7 @@ def evaluations_without_gain(
 
 
 def until_stopped(train: Callable[[], Any]) -> bool:
-    """Run a training loop; whether :class:`EarlyStopping` ended it."""
+    """Run a training loop; return whether :class:`EarlyStopping` ended it."""
     try:
         train()
     except TrainingStopped:

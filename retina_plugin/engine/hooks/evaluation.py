@@ -1,4 +1,4 @@
-"""Detectron2's evaluation hook, which tells others what it found."""
+"""Detectron2's evaluation hook, extended to pass its results to other hooks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from detectron2.evaluation.testing import flatten_results_dict
 
 
 class FollowsEvaluation(Protocol):
-    """What wants to know the results; called on every worker."""
+    """Protocol of objects that receive the evaluation results; called on every worker."""
 
     def after_evaluation(self, metrics: Mapping[str, float]) -> None:
-        """``metrics``: by the names in ``metrics.json``; empty on workers other than the first."""
+        """``metrics``: keyed as in ``metrics.json``; empty on workers other than the first."""
 
 
 class Evaluation(EvalHook):
-    """``EvalHook`` that hands the results on, and evaluates no weights twice.
+    """``EvalHook`` that passes on its results and never evaluates the same weights twice.
 
     Args:
-        period: steps between evaluations; 0 for one at the end alone.
-        evaluate: returns the results, nested.
-        followers: told one after the other, once the results are logged.
+        period: steps between evaluations; 0 to evaluate only at the end.
+        evaluate: function that returns the nested results.
+        followers: objects notified in order, after the results are logged.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Evaluation(EvalHook):
             follower.after_evaluation(self._metrics)
 
     def after_step(self) -> None:
-        """At the period; the weights of the last step are evaluated after training."""
+        """Evaluate every ``period`` steps; the last step's weights are evaluated after training."""
         steps = self.trainer.iter + 1
         if self._period > 0 and steps % self._period == 0 and steps != self.trainer.max_iter:
             self._evaluated_after = steps
         super().after_step()
 
     def after_train(self) -> None:
-        """The last evaluation, unless the training was stopped because of one just made."""
+        """Run the last evaluation unless the final weights were already evaluated."""
         if self.trainer.iter == self._evaluated_after:
             self._eval_after_train = False
         super().after_train()

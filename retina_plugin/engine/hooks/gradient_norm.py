@@ -1,4 +1,4 @@
-"""The norm of a step's gradient, measured on the device."""
+"""Gradient norm per step, computed on the device."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class GradientNorm(HookBase):
-    """The 2-norm of all gradients together, before they are clipped.
+    """Measure the 2-norm of all gradients before clipping.
 
-    With float16 the loss' scale is divided out. Steps whose gradient is not finite (that scale was
-    too large, and the step is skipped) do not count. A hook of the training step, whose
-    ``after_backward`` alone Detectron2 calls.
+    With float16 the loss scale is divided out. Steps with a non-finite gradient (the scale was
+    too large, and the step is skipped) are not counted. Register it on the training step:
+    Detectron2 calls ``after_backward`` only there.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class GradientNorm(HookBase):
 
     @torch.no_grad()
     def after_backward(self) -> None:
-        """Add the step's; waits for nothing."""
+        """Add the norm of the step without synchronizing with the device."""
         step = self.trainer
         gradients = [p.grad for p in step.model.parameters() if p.grad is not None]
         if not gradients:
@@ -37,7 +37,7 @@ class GradientNorm(HookBase):
         self._largest = torch.maximum(self._largest, norm)
 
     def read(self) -> dict[str, float]:
-        """Mean and largest since the last call; waits for the device."""
+        """Return mean and maximum since the last call; synchronizes with the device."""
         if self._sum is None:
             return {}
         total, largest, count = torch.stack([self._sum, self._largest, self._count]).tolist()

@@ -1,4 +1,4 @@
-"""Detectron2's periodic checkpoints, of which the last few are kept, after a resume as well."""
+"""Periodic checkpoints of which only the most recent are kept, also after a resume."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ KEY = "SOLVER.KEEP_CHECKPOINTS"
 class KeptCheckpoints(PeriodicCheckpointer):
     """``PeriodicCheckpointer`` that deletes all but the last ``keep`` of ``model_<step>.pth``.
 
-    ``model_final.pth`` and ``model_best.pth`` stay. Detectron2's own counts only those that the
-    present process wrote.
+    ``model_final.pth`` and ``model_best.pth`` are kept. Detectron2's own class counts only the
+    checkpoints that the current process wrote.
 
     Args:
-        checkpointer: of the training.
+        checkpointer: checkpointer of the training.
         period: steps between checkpoints.
-        keep: how many; 0 for all.
+        keep: number of checkpoints to keep; 0 for all.
 
     Raises:
-        ValueError: ``keep`` is negative.
+        ValueError: if ``keep`` is negative.
     """
 
     def __init__(self, checkpointer: Checkpointer, period: int, *, keep: int = 0) -> None:
@@ -32,7 +32,7 @@ class KeptCheckpoints(PeriodicCheckpointer):
         super().__init__(checkpointer, period, max_to_keep=keep or None)
 
     def before_train(self) -> None:
-        """Count those of before a resume; there are none of this training otherwise."""
+        """Find the checkpoints written before a resume; a new training has none."""
         super().before_train()
         if self.max_to_keep is not None and self.trainer.start_iter > 0:
             folder = Path(self.checkpointer.save_dir)
@@ -40,7 +40,7 @@ class KeptCheckpoints(PeriodicCheckpointer):
             self.recent_checkpoints = sorted(map(str, found))
 
     def step(self, iteration: int, **kwargs: Any) -> None:
-        """Save, and delete what is too old."""
+        """Save a checkpoint when due, and delete the oldest ones."""
         super().step(iteration, **kwargs)
         while self.max_to_keep is not None and len(self.recent_checkpoints) > self.max_to_keep:
             Path(self.recent_checkpoints.pop(0)).unlink(missing_ok=True)

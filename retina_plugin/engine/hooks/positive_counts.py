@@ -1,4 +1,4 @@
-"""How many anchors are positive, level by level and class by class."""
+"""Number of positive anchors per level and per class."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from retina_plugin.modeling.contracts import DenseTargets
 from retina_plugin.modeling.detector import FocalRetinaNet
 
-MOST_CLASSES = 100  # of more there is the share of those that had any
+MOST_CLASSES = 100  # above: log the share of classes with positives
 
 logger = logging.getLogger(__name__)
 
 
 class PositiveCounts:
-    """Counts the positives of every training batch on the device, which nothing waits for.
+    """Count the positive anchors of each training batch on the device, without synchronizing.
 
-    It looks at what the classification loss is given; a loss that is no ``nn.Module`` cannot be
-    looked at, which the log says.
+    Observes the input of the classification loss. A loss that is not an ``nn.Module`` cannot be
+    observed; this is logged.
 
     Args:
-        detector: is trained.
-        class_names: K; without them classes have numbers.
+        detector: detector in training.
+        class_names: the K class names; if empty, classes are numbered.
     """
 
     def __init__(self, detector: FocalRetinaNet, class_names: Sequence[str] = ()) -> None:
@@ -42,7 +42,7 @@ class PositiveCounts:
             )
 
     def read(self) -> dict[str, float]:
-        """Positives an image since the last call, by name; waits for the device."""
+        """Return positives per image since the last call, by name; synchronizes with the device."""
         if not self._images or self._by_class is None:
             return {}
         by_class = (self._by_class / self._images).tolist()
@@ -64,7 +64,7 @@ class PositiveCounts:
         self._by_class: Tensor | None = None
 
     def _hook(self) -> Any:
-        # a function, as copies of the model share it: an evaluation's would copy an object with it
+        # A function, not an object: copies of the model (made for evaluation) would copy an object
         def count(module: nn.Module, given: tuple[Any, ...], _: Any) -> None:
             if module.training:
                 self._add(given[1])
@@ -76,7 +76,7 @@ class PositiveCounts:
         classes = targets.classes
         if self._by_class is None:
             self._by_class = torch.zeros(targets.num_classes, device=classes.device)
-        # bincount would wait for the largest class
+        # bincount would synchronize to find the largest class
         self._by_class.index_add_(0, classes, torch.ones_like(classes, dtype=torch.float32))
         self._images += len(targets.instances)
         counts = targets.positives.level_counts

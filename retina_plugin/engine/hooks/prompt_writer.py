@@ -1,4 +1,4 @@
-"""Detectron2's writers, which write the results of an evaluation as soon as they are there."""
+"""Detectron2's writer hook, which writes evaluation results as soon as they are available."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from detectron2.engine.hooks import PeriodicWriter
 
 
 class PromptWriter(PeriodicWriter):
-    """``PeriodicWriter`` that also writes after each evaluation, whatever the period.
+    """``PeriodicWriter`` that also writes after each evaluation, regardless of the period.
 
-    A training that is killed then has lost none. Follows :class:`~.evaluation.Evaluation`.
+    No results are lost if the training is killed. Notified by :class:`~.evaluation.Evaluation`.
     """
 
     _is_due = False
@@ -20,7 +20,7 @@ class PromptWriter(PeriodicWriter):
         self._is_due = True
 
     def after_step(self) -> None:
-        """At the period, after an evaluation, and after the last step."""
+        """Write every ``period`` steps, after an evaluation, and after the last step."""
         steps = self.trainer.iter + 1
         is_due, self._is_due = self._is_due, False
         if is_due and steps % self._period and steps != self.trainer.max_iter:

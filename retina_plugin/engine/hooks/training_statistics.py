@@ -1,4 +1,4 @@
-"""What a training is worth looking at for, besides its losses."""
+"""Training statistics besides the losses."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ MIB = 2**20
 
 
 class TrainingStatistics(HookBase):
-    """Puts, every ``period`` steps, into ``metrics.json``, TensorBoard and the other writers:
+    """Log the following scalars to all writers (``metrics.json``, TensorBoard, ...) periodically:
 
-    * ``positives/level/<name>`` and ``positives/class/<name>``: anchors assigned to an object, an
-      image, over the last period; of the first worker's images;
-    * ``normalizer``: what the last step's losses were divided by;
+    * ``positives/level/<name>`` and ``positives/class/<name>``: positive anchors per
+      image over the last period, counted on the first worker;
+    * ``normalizer``: divisor of the last step's losses;
     * ``gradient_norm/mean`` and ``gradient_norm/max``: see :class:`GradientNorm`;
-    * ``lr/times_<factor>``: of each group of parameters whose rate is another than the largest;
-    * ``images``: how many were seen since the training began;
+    * ``lr/times_<factor>``: learning rates per parameter group, if these differ;
+    * ``images``: number of images since the start of the training;
     * ``peak_memory_mib``.
 
-    The period's reads are the only waits for the device. Put it before what writes.
+    Synchronizes with the device only when it logs. Place it before the writers.
 
     Args:
-        model: what is trained, wrapped for the workers or not; of another detector than
-            :class:`FocalRetinaNet` there are no positives and normalizer.
-        optimizer: of its parameters.
-        images_per_step: of all workers; None where that is not known.
-        period: steps.
-        class_names: of the classes.
-        gradient_norm: a hook of the training step, or None.
+        model: model in training, with or without a DDP wrapper. For detectors other than
+            :class:`FocalRetinaNet`, positives and normalizer are not logged.
+        optimizer: optimizer of the model.
+        images_per_step: images per step over all workers, or None if unknown.
+        period: number of steps between two logs.
+        class_names: names of the classes.
+        gradient_norm: hook registered on the training step, or None.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TrainingStatistics(HookBase):
                 detector.normalizer.register_forward_hook(self._keep_divisor())
 
     def after_step(self) -> None:
-        """At the period, and after the last step."""
+        """Log every ``period`` steps and after the last step."""
         steps = self.trainer.iter + 1
         if steps % self._period and steps != self.trainer.max_iter:
             return
@@ -90,9 +90,9 @@ class TrainingStatistics(HookBase):
 
 
 def rates_by_factor(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """``lr/times_0.5`` and so on: the rates of groups by what they began with, the largest being 1.
+    """Return learning rates as ``lr/times_<factor>``: initial rate relative to the largest.
 
-    Empty where all began with the same, which Detectron2 logs as ``lr``.
+    Empty if all groups have the same initial rate, which Detectron2 logs as ``lr``.
     """
     rates = [
         (group.get("initial_lr", group["lr"]), group["lr"]) for group in optimizer.param_groups

@@ -1,1 +1,1 @@
-"""When a loss is not finite: stop or skip, find what did it, keep the step for a replay."""
+"""Handle non-finite losses: stop or skip, find the cause, save the step for a replay."""

@@ -1,4 +1,4 @@
-"""Which boxes of an image a loss is not finite with."""
+"""Find the boxes of an image that make a loss non-finite."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from retina_plugin.engine.non_finite.finding import Box, Image
 from retina_plugin.modeling.batch_inputs import ground_truth_of
 from retina_plugin.modeling.detector import FocalRetinaNet
 
-TRIED = 64  # boxes of an image, one loss each
+TRIED = 64  # boxes per image, one loss computation each
 
 
 def odd_boxes(given: dict[str, Any], class_names: Sequence[str]) -> list[Box]:
-    """The boxes of an input that no data set should have, those that are no numbers first."""
+    """Return the invalid or unusual boxes of an input, non-finite boxes first."""
     instances = given.get("instances")
     if instances is None or not instances.has("gt_boxes"):
         return []
@@ -55,7 +55,7 @@ def _box(instances: Instances, row: int, class_names: Sequence[str]) -> Box:
 
 
 def is_bad(losses: dict[str, Tensor]) -> list[str]:
-    """Names of the losses that are not finite."""
+    """Return the names of the non-finite losses."""
     return [name for name, loss in losses.items() if not bool(loss.detach().isfinite().all())]
 
 
@@ -67,17 +67,17 @@ def blame_boxes(
     class_names: Sequence[str],
     autocast: Callable[[], Any],
 ) -> None:
-    """Find the boxes of ``image`` that make a loss of finite predictions infinite or NaN.
+    """Find the boxes of ``image`` that make a loss non-finite although the predictions are finite.
 
-    The network runs once, the losses then with each box alone. What was found is written to
-    ``image``. Of other detectors than ours, nothing is.
+    The network runs once, then the losses are computed for each box alone. Results are stored in
+    ``image``. Detectors other than the plugin's are skipped.
 
     Args:
-        model: not wrapped for the workers.
-        alone: a batch of the image's input alone, or of copies of it.
-        image: what is known of it.
-        class_names: of the data set, where they are known.
-        autocast: makes the context of the forward pass.
+        model: the model without a DDP wrapper.
+        alone: a batch with only the image's input, or copies of it.
+        image: the description of the image, updated in place.
+        class_names: class names of the data set, if known.
+        autocast: function that returns the autocast context of the forward pass.
     """
     instances = alone[0]["instances"]
     if not isinstance(model, FocalRetinaNet) or not instances.has("gt_boxes"):
@@ -117,7 +117,7 @@ def _divide_by_one(count: Tensor) -> Tensor:
 
 @contextmanager
 def _counting_nothing(model: FocalRetinaNet) -> Any:
-    """Losses that count while training wait for all workers, who are not all here."""
+    """Disable counting in losses: it synchronizes all workers, but not all take part here."""
     loss = model.cls_loss
     was_training = isinstance(loss, nn.Module) and loss.training
     if was_training:

@@ -1,4 +1,4 @@
-"""The likely cause of a loss that is not finite, and what to do about it."""
+"""The likely cause of a non-finite loss, and how to fix it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import NamedTuple
 
 from retina_plugin.engine.non_finite.finding import LOSS_SCALE, Finding
 
-HALF_MAX = 65504.0  # of float16
-LARGE_WEIGHT, LARGE_INPUT = 1e3, 1e6  # no trained network has such
+HALF_MAX = 65504.0  # largest float16 value
+LARGE_WEIGHT, LARGE_INPUT = 1e3, 1e6  # not reached by trained networks
 LARGE_LOSS = 1e3
-GROWTH = 5.0  # of the loss or the gradient within the history
+GROWTH = 5.0  # factor of the loss or gradient norm within the history
 _GO_ON = "SOLVER.NON_FINITE.ACTION skip trains on without such steps meanwhile"
 
 
 class Cause(NamedTuple):
-    """A sentence, and lines to do or to set."""
+    """The cause as a sentence, and advice as a list of lines."""
 
     why: str
     advice: tuple[str, ...]
 
 
 def likely_cause(found: Finding, *, lr: float | None, first_step: bool) -> Cause:
-    """From what was found, the surest sign first.
+    """Derive the likely cause from the finding, checking the most reliable sign first.
 
     Args:
-        found: with layer, images and history.
-        lr: the learning rate of the step; None where it is not known.
-        first_step: nothing was learnt before it.
+        found: the finding with layer, images and history.
+        lr: the learning rate of the step, or None if unknown.
+        first_step: whether no optimizer step was taken before.
     """
     for sign in (_pixels, _boxes, _scale, _statistics):
         cause = sign(found)
@@ -102,7 +102,7 @@ def _half(found: Finding) -> Cause | None:
 
 
 def _diverged(found: Finding, lr: float | None, first_step: bool) -> Cause | None:
-    """The learning rate: loss, weights or activations had grown before."""
+    """Learning rate too high: loss, weights or activations grew before the step."""
     layer = found.layer
     signs = [_is_large(found)] if layer is not None else []
     if first_step and any(signs):
@@ -127,7 +127,7 @@ def _diverged(found: Finding, lr: float | None, first_step: bool) -> Cause | Non
 
 
 def _is_large(found: Finding) -> str:
-    """What no trained network has, at the layer to blame; "" for nothing."""
+    """Describe implausibly large weights or inputs of the layer; "" if there are none."""
     layer = found.layer
     if layer is None:
         return ""

@@ -1,4 +1,4 @@
-"""What was found out about a step whose loss was not finite, for people and for scripts."""
+"""Diagnosis of a step with a non-finite loss, in readable and machine-readable form."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LOSS, GRADIENT, LOSS_SCALE = "loss", "gradient", "loss scale"
-MOST_IMAGES, MOST_BOXES = 3, 3  # on one screen
+MOST_IMAGES, MOST_BOXES = 3, 3  # per screen
 _WIDTH = 88
 
 
 @dataclass
 class Layer:
-    """The innermost module that got finite numbers and gave others.
+    """The innermost module with finite inputs and non-finite outputs.
 
     Attributes:
-        name: in the model; of the step's losses alone ``""``.
-        kind: its class.
-        level: the pyramid level that it saw, of a module that all levels share.
-        images: in the batch, those whose part of the output is not finite.
-        bad: numbers of its output that are not finite.
-        total: numbers of its output.
-        dtype: of its output.
-        largest_input: absolute, of the finite numbers.
-        largest_weight: absolute, of the finite ones; None without parameters.
-        from_input: it is merely the first that saw what was not finite in the batch.
+        name: module name in the model; ``""`` for the losses.
+        kind: class name of the module.
+        level: the pyramid level of the input, for a module shared by all levels.
+        images: indices in the batch of the images with non-finite outputs.
+        bad: number of non-finite output elements.
+        total: number of output elements.
+        dtype: data type of the output.
+        largest_input: largest absolute value of the finite inputs.
+        largest_weight: largest absolute finite weight; None without parameters.
+        from_input: whether the batch itself was non-finite; this is the first module to see it.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Layer:
 
 @dataclass
 class Box:
-    """A box to blame, or an odd one.
+    """A box that causes a non-finite loss, or looks unusual.
 
     Attributes:
-        box: XYXY in pixels of the image that the network saw.
-        label: its class.
-        class_name: of it, where it is known.
-        what: what is odd about it; "" of a box that looks well.
-        losses: those that are not finite with this box alone.
-        levels: the levels that its anchors are on.
+        box: XYXY in pixels of the network's input image.
+        label: class index.
+        class_name: class name, if known.
+        what: what is unusual about the box; "" for a regular box.
+        losses: names of the losses that are non-finite with only this box.
+        levels: pyramid levels of its assigned anchors.
     """
 
     box: list[float]
@@ -64,17 +64,17 @@ class Box:
 
 @dataclass
 class Image:
-    """An image of the batch.
+    """An image of the batch with its diagnosis.
 
     Attributes:
-        index: in the step's batch, micro-batches one after the other.
-        file, id: as the loader named it.
-        size: height and width, as the network saw it.
-        bad_pixels: numbers that are not finite.
-        pixels: numbers in all.
-        alone: the losses, or the gradient, that are not finite with this image alone.
-        boxes: those to blame, then the odd ones.
-        background: a loss is not finite even without any box.
+        index: index in the step's batch (concatenated micro-batches).
+        file, id: file name and image id from the loader.
+        size: height and width of the network's input.
+        bad_pixels: number of non-finite pixel values.
+        pixels: total number of pixel values.
+        alone: the losses, or the gradient, that are non-finite with only this image.
+        boxes: the boxes that cause it, then the unusual ones.
+        background: whether a loss is non-finite even without boxes.
     """
 
     index: int
@@ -90,26 +90,26 @@ class Image:
 
 @dataclass
 class Finding:
-    """All about one step.
+    """The diagnosis of one step.
 
     Attributes:
         step: the iteration.
-        what: ``LOSS``, ``GRADIENT`` or ``LOSS_SCALE``: what is not finite, or has underflown.
-        losses: of the step, on this worker.
-        precision: of the forward pass.
-        device, worker: where it happened.
-        num_images: in the step.
+        what: ``LOSS``, ``GRADIENT`` (non-finite) or ``LOSS_SCALE`` (underflow).
+        losses: losses of the step on this worker.
+        precision: precision of the forward pass.
+        device, worker: device and worker process of the failure.
+        num_images: number of images in the step.
         layer: see :class:`Layer`.
-        parameters: those that were not finite before the step.
-        gradients: those that are not finite, in the order in which the backward pass reached them.
-        images: those to blame.
-        history: of the last steps: ``step``, ``loss``, ``lr`` and, where it is logged,
+        parameters: names of the parameters that were non-finite before the step.
+        gradients: parameters with a non-finite gradient, in backward order.
+        images: the images that cause the failure.
+        history: the last steps with ``step``, ``loss``, ``lr`` and, if logged,
             ``gradient_norm``.
-        why: the likely cause, a sentence.
-        advice: what to do, a line each.
-        replay: the file that was written; "" for none.
-        notes: what could not be found out.
-        search_failed: half-way; what is here may lack something.
+        why: the likely cause as a sentence.
+        advice: suggested fixes, one per line.
+        replay: path of the replay file; "" if none was written.
+        notes: limitations of the search.
+        search_failed: whether the search failed, so that the finding may be incomplete.
     """
 
     step: int
@@ -132,15 +132,15 @@ class Finding:
 
     @property
     def bad_losses(self) -> list[str]:
-        """Names of the losses that are not finite."""
+        """Return the names of the non-finite losses."""
         return [name for name, value in self.losses.items() if not math.isfinite(value)]
 
     def as_plain(self) -> dict[str, Any]:
-        """Dicts, lists, strings and numbers; what is no number in json is a string."""
+        """Convert to dicts, lists, strings and numbers; NaN and infinity become strings."""
         return _plain(asdict(self))
 
     def headline(self) -> str:
-        """One sentence."""
+        """Return a summary in one sentence."""
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
         what = {
             LOSS: "The loss became infinite or NaN",
@@ -150,7 +150,7 @@ class Finding:
         return f"{what} at iteration={self.step} ({values})"
 
     def __str__(self) -> str:
-        """One screen."""
+        """Return a report that fits on one screen."""
         return "\n".join([f"{self.headline()}.", *_rows(self)])
 
 
@@ -221,7 +221,7 @@ def _image_rows(found: Finding) -> list[tuple[str, str]]:
 
 
 def box_text(box: Box) -> str:
-    """Corners, class, and what is wrong."""
+    """Describe a box: corners, class and problem."""
     corners = ", ".join(f"{x:.4g}" for x in box.box)
     named = f" '{box.class_name}'" if box.class_name else ""
     parts = [f"[{corners}] of class {box.label}{named}"]

@@ -1,4 +1,4 @@
-"""Whether a step may reach the weights: stop or skip it where a number is not finite."""
+"""Guard against non-finite losses: stop the training or skip the step."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ KEY = "SOLVER.NON_FINITE"
 FOLDER = "non_finite"  # in OUTPUT_DIR
 SKIPPED = "non_finite_steps"  # in metrics.json
 HISTORY = 5  # steps
-# what is read along with the losses
+# read together with the losses
 _GRADIENT, _SCALE, _ALL = "gradient norm", "loss scale", "finite on every worker"
 
 logger = logging.getLogger(__name__)
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or gradient is infinite or NaN; the weights have not learnt from it.
+    """Raised if a loss or gradient is infinite or NaN; the weights were not updated with it.
 
     Args:
-        finding: of the worker where it happened; the message is all of it, on one screen.
-        ending: what the message ends with.
+        finding: the finding of the worker concerned, which the message shows in full.
+        ending: text appended to the message.
     """
 
     def __init__(self, finding: Finding, ending: str = "") -> None:
@@ -50,12 +50,12 @@ class NonFiniteError(FloatingPointError):
 
 @dataclass(frozen=True)
 class Origin:
-    """What a replay needs to know besides the step.
+    """Information that a replay needs besides the step.
 
     Attributes:
-        folder: where replay files go; None for none.
-        config: yaml; "" of a LazyConfig.
-        class_names: of the training data.
+        folder: folder of the replay files; None to write none.
+        config: config as yaml; "" for a LazyConfig.
+        class_names: class names of the training set.
     """
 
     folder: Path | None = None
@@ -64,34 +64,34 @@ class Origin:
 
 
 class NonFiniteGuard:
-    """Looks at the losses that a step reads anyway; with a step that fails it does the rest.
+    """Check the losses of each step; diagnose a failed step, then stop or skip it.
 
-    A step that is skipped leaves no trace: weights, momenta, average, loss scale, normalizer and
-    norms' statistics are those of before it; only the iteration, and with it the learning rate's
-    schedule, goes on. Each is logged, and counted in ``metrics.json`` as ``non_finite_steps``.
+    A skipped step has no effect: weights, momenta, weight average, loss scale, normalizer and
+    norm statistics are restored; only the iteration, and with it the learning rate
+    schedule, advances. Skips are logged and counted in ``metrics.json`` as ``non_finite_steps``.
 
-    Cost of an ordinary step: copies of the normalizer's and batch norms' buffers, and a look at
-    numbers that are on the host already. No wait for the device is added. Several workers add up
-    one number each step, to decide alike; ``CHECK_GRADIENTS`` adds the norm of the gradient, which
+    Cost of a regular step: copies of the normalizer's and batch norms' buffers, and a check of
+    numbers already on the host, without another device synchronization. Several workers sum
+    one number per step to decide alike; ``CHECK_GRADIENTS`` adds the gradient norm, which
     is read with the losses.
 
     Args:
-        model: not wrapped for the workers.
-        optimizer: for the learning rate.
+        model: the model without a DDP wrapper.
+        optimizer: optimizer from which the learning rate is read.
         action: ``stop`` or ``skip``.
-        max_skips: more skipped steps than these stop the training all the same; counted from its
+        max_skips: number of skipped steps allowed before the training stops, counted from its
             start or resumption.
-        write: replay files at most, of the first steps; 0 for none.
-        check_gradients: the gradient must be finite, too. With float16 it need not: there the
-            loss scale is looked at instead, always.
+        write: maximum number of replay files, written for the first failed steps; 0 for none.
+        check_gradients: whether to check the gradient, too. With float16 it may be non-finite: the
+            loss scale is always checked instead.
         origin: see :class:`Origin`.
 
     Attributes:
-        skipped: steps so far.
+        skipped: number of skipped steps so far.
 
     Raises:
-        UnknownNameError: an unknown action.
-        ValueError: a number is out of range.
+        UnknownNameError: if the action is unknown.
+        ValueError: if a number is out of range.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class NonFiniteGuard:
         self._told_of_scale = False
 
     def remember(self) -> None:
-        """Before the forward pass."""
+        """Save the state before the forward pass."""
         self._before.remember()
 
     def signs(
         self, losses: Mapping[str, Tensor], scaler: torch.amp.GradScaler | None
     ) -> dict[str, Tensor]:
-        """Scalars on the device, to be read with the losses in the same transfer."""
+        """Return device scalars to be transferred together with the losses."""
         device = next(iter(losses.values())).device
         signs = {}
         if scaler is not None:
@@ -134,7 +134,7 @@ class NonFiniteGuard:
             gradients = [x.grad for x in self._model.parameters() if x.grad is not None]
             signs[_GRADIENT] = torch.stack(torch._foreach_norm(gradients)).norm()
         if comm.get_world_size() > 1:
-            # of the losses alone: gradient and loss scale are the same on all workers
+            # losses only: gradient and loss scale are the same on all workers
             finite = torch.stack([x.detach().float() for x in losses.values()]).isfinite().all()
             finite = finite.float()
             dist.all_reduce(finite, dist.ReduceOp.MIN)
@@ -150,17 +150,17 @@ class NonFiniteGuard:
         autocast: Callable[[], AbstractContextManager],
         precision: str,
     ) -> bool:
-        """Whether the weights may learn from the step. Takes the signs out of ``read``.
+        """Return whether the weights may be updated. Removes the signs from ``read``.
 
         Args:
-            read: losses and :meth:`signs`, on the host.
+            read: losses and :meth:`signs` on the host.
             step: the iteration.
             batches: the step's micro-batches.
-            autocast: makes the context of a forward pass.
-            precision: its name.
+            autocast: function that returns the autocast context of a forward pass.
+            precision: name of the precision.
 
         Raises:
-            NonFiniteError: they may not, and the training stops.
+            NonFiniteError: if the step failed and the training stops.
         """
         signs = {name: float(read.pop(name)) for name in (_ALL, _GRADIENT, _SCALE) if name in read}
         losses = {name: float(value) for name, value in read.items()}
@@ -180,7 +180,7 @@ class NonFiniteGuard:
         return self._decide(self._examine(found, batches, passes, signs.get(_SCALE, 1.0)))
 
     def _refusal(self, losses: Mapping[str, float], signs: Mapping[str, float]) -> str:
-        """What is wrong, the same on every worker; "" for nothing."""
+        """Return what is non-finite, the same on every worker; "" if nothing is."""
         if not signs.get(_ALL, True) or not all(map(math.isfinite, losses.values())):
             return LOSS
         if not math.isfinite(signs.get(_GRADIENT, 0.0)):
@@ -193,11 +193,11 @@ class NonFiniteGuard:
     def _examine(
         self, found: Finding, batches: Sequence[Batch], passes: Passes, scale: float
     ) -> Finding:
-        """Search, write, and agree on the worker that it happened on."""
+        """Search for the cause, write the replay file, and agree on the worker that failed."""
         found.history = _history()
         try:
             search(found, batches, passes)
-        except Exception as error:  # the training's error must not hide behind one of the search
+        except Exception as error:  # must not hide the training's error
             logger.debug("the search failed", exc_info=True)
             found.search_failed = True
             found.notes.append(f"the search itself failed: {type(error).__name__}: {error}")
@@ -233,11 +233,11 @@ class NonFiniteGuard:
         try:
             write_step(saved, path)
             found.replay = str(path)
-        except OSError as error:  # a full disk, say
+        except OSError as error:  # e.g. a full disk
             found.notes.append(f"the step could not be written for replay: {error}")
 
     def _decide(self, found: Finding) -> bool:
-        if found.what == LOSS_SCALE:  # the scaler skips these steps itself
+        if found.what == LOSS_SCALE:  # GradScaler skips these steps itself
             logger.warning(str(found))
             return True
         if not self._skips:
@@ -264,17 +264,17 @@ def build_guard(
     settings: Mapping[str, Any],
     origin: Origin | None = None,
 ) -> NonFiniteGuard:
-    """The guard that ``SOLVER.NON_FINITE`` asks for.
+    """Build the guard from ``SOLVER.NON_FINITE``.
 
     Args:
-        model: not wrapped for the workers.
-        optimizer: of its parameters.
+        model: the model without a DDP wrapper.
+        optimizer: optimizer of the model.
         settings: the keys of ``SOLVER.NON_FINITE``.
-        origin: of the step.
+        origin: information for the replay file.
 
     Raises:
-        UnknownNameError: an unknown key or action; lists the valid ones.
-        ValueError: a value is out of range.
+        UnknownNameError: if a key or the action is unknown; lists the valid ones.
+        ValueError: if a value is out of range.
     """
     defaults = defaults_below(KEY)
     for key in settings:
@@ -285,7 +285,7 @@ def build_guard(
 
 
 def _history() -> list[dict[str, float]]:
-    """Loss and learning rate of the last steps, and the last gradient norms that were logged."""
+    """Return loss and learning rate of the last steps, and the gradient norms logged last."""
     names = {"total_loss": "loss", "lr": "lr", "gradient_norm/max": "gradient_norm"}
     logged = get_event_storage().histories()
     steps: dict[int, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Which layer of a network turned finite numbers into others."""
+"""Find the layer of a network that turns finite inputs into non-finite outputs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch.utils._pytree import tree_leaves
 
 from retina_plugin.engine.non_finite.finding import Layer
 
-_LEAST_DIM = 3  # of maps and tokens; losses and the like, which are modules too, give less
+_LEAST_DIM = 3  # of feature maps and tokens; modules such as losses have fewer
 
 
 class LayerSearch:
-    """A context in which every module of a model is watched; for one forward pass.
+    """Context manager that observes every module of a model during one forward pass.
 
-    To blame is the innermost layer that got finite numbers and gave others: so is the convolution
-    whose norm, within it, saw the infinite number first. Each look waits for the device.
+    Finds the innermost layer with finite inputs and non-finite outputs: e.g. the convolution
+    whose inner norm received the first infinite value. Each check synchronizes with the device.
 
     Args:
-        model: not wrapped for the workers.
-        levels: names of the pyramid levels: a module that is called once for each is named with
-            the level that it saw.
+        model: the model without a DDP wrapper.
+        levels: names of the pyramid levels; a module called once per level is reported with
+            the level of its input.
 
     Attributes:
-        calls: of each module so far.
+        calls: number of calls per module so far.
     """
 
     def __init__(self, model: nn.Module, levels: Sequence[str] = ()) -> None:
@@ -56,7 +56,7 @@ class LayerSearch:
 
     @property
     def layer(self) -> Layer | None:
-        """To blame; None where the layers gave finite numbers alone."""
+        """The layer found, or None if all outputs are finite."""
         found = self._found or self._first_seen
         if found is None:
             return None
@@ -71,7 +71,7 @@ class LayerSearch:
     def _leave(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         got_finite = self._got_finite.pop()
         call, self.calls[name] = self.calls[name], self.calls[name] + 1
-        if not name or self._found is not None:  # the model as a whole gives the losses
+        if not name or self._found is not None:  # the output of the whole model is the losses
             return
         bad = [x for x in _tensors(output) if x.dim() >= _LEAST_DIM and not _is_finite(x)]
         if bad and (got_finite or self._first_seen is None):
@@ -100,14 +100,14 @@ def _describe(name: str, module: nn.Module, inputs: Any, output: Tensor) -> Laye
 
 @torch.no_grad()
 def largest(tensor: Tensor) -> float:
-    """The largest absolute value, of the finite ones."""
+    """Return the largest absolute value of the finite elements."""
     if not tensor.numel():
         return 0.0
     return float(tensor.detach().float().nan_to_num(0, 0, 0).abs().max())
 
 
 def _tensors(data: Any) -> list[Tensor]:
-    """In tuples, lists and dicts, and in an ``ImageList``."""
+    """Return the tensors in tuples, lists, dicts and ``ImageList``."""
     leaves = (getattr(x, "tensor", x) for x in tree_leaves(data))
     return [x for x in leaves if isinstance(x, Tensor)]
 

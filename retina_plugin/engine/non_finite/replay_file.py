@@ -1,4 +1,4 @@
-"""A step that failed, in a file of tensors and plain containers: nothing in it can run."""
+"""Replay file of a failed step: tensors and plain containers only, no executable code."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Batch = list[dict[str, Any]]
 
 @dataclass
 class SavedStep:
-    """All that a step depends on.
+    """Everything that a training step depends on.
 
     Attributes:
         step: the iteration.
-        finding: what was found out about it, plain.
-        batches: its micro-batches, as the model got them.
-        weights: parameters and buffers before it.
-        random: the random numbers' states before it, by device.
-        config: yaml; "" of a LazyConfig.
-        precision: of ``torch.autocast``: float16, bfloat16, or float32 for none.
-        loss_scale: of float16; 1 for none.
+        finding: the finding as plain values.
+        batches: the micro-batches, as passed to the model.
+        weights: parameters and buffers before the step.
+        random: random number generator states before the step, by device.
+        config: config as yaml; "" for a LazyConfig.
+        precision: float16 or bfloat16 for ``torch.autocast``, float32 without it.
+        loss_scale: loss scale with float16; 1 without scaling.
         checks_gradients: ``SOLVER.NON_FINITE.CHECK_GRADIENTS``.
-        class_names: of the data set.
+        class_names: class names of the data set.
         environment: versions and devices.
-        left_out: entries of the batch that are no tensors, boxes or plain values; the model of a
-            RetinaNet reads none.
+        left_out: batch entries that are not tensors, boxes or plain values and were dropped; a
+            RetinaNet does not read them.
     """
 
     step: int
@@ -54,10 +54,10 @@ class SavedStep:
 
 
 def write_step(saved: SavedStep, path: Path) -> None:
-    """At once: nothing half-written stays.
+    """Write a step atomically: no partial file remains.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: if the file cannot be written.
     """
     left_out: set[str] = set(saved.left_out)
     content = {item.name: getattr(saved, item.name) for item in fields(saved)}
@@ -74,10 +74,10 @@ def write_step(saved: SavedStep, path: Path) -> None:
 
 
 def read_step(path: str | Path) -> SavedStep:
-    """The content of a file of :func:`write_step`; runs no code that is in it.
+    """Read a file written by :func:`write_step` without executing code from it.
 
     Raises:
-        ValueError: it is none, is damaged, or holds more than tensors and plain containers.
+        ValueError: if it is no replay file, is damaged, or has other than plain content.
     """
     if not Path(path).is_file():
         raise ValueError(f"{path}: there is no such file")
@@ -100,7 +100,7 @@ def read_step(path: str | Path) -> SavedStep:
 
 
 def _require_types(saved: SavedStep) -> None:
-    """Of what a replay reads; the rest is for people and scripts."""
+    """Check the types of the fields that a replay reads."""
     tensors = [*saved.weights.values(), *saved.random.values()]
     finding = saved.finding
     if not all(isinstance(x, Tensor) for x in tensors) or "cpu" not in saved.random:

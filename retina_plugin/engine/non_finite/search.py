@@ -1,4 +1,4 @@
-"""Find what made a loss or a gradient infinite or NaN, by passes over the same step."""
+"""Find the cause of a non-finite loss or gradient by repeating the step's passes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Batch = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Passes:
-    """How a step's forward passes are made.
+    """Settings to repeat the forward passes of a step.
 
     Attributes:
-        model: not wrapped for the workers.
-        before: its state before the step.
-        autocast: makes the context of a forward pass.
-        class_names: of the data set, where they are known.
+        model: the model without a DDP wrapper.
+        before: state of the model before the step.
+        autocast: function that returns the autocast context of a forward pass.
+        class_names: class names of the data set, if known.
     """
 
     model: nn.Module
@@ -39,25 +39,25 @@ class Passes:
 
     @property
     def copies(self) -> int:
-        """How often an image is in a batch of its own: a batch norm needs more than one value."""
+        """Copies of an image in a single-image batch; batch norm needs more than one value."""
         norms = (x for x in self.model.modules() if isinstance(x, _BatchNorm))
         return 2 if any(norm.training for norm in norms) else 1
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Of a batch, in training mode."""
+        """Compute the losses of a batch in training mode."""
         with self.autocast():
             return self.model(batch)
 
 
 def search(found: Finding, batches: Sequence[Batch], passes: Passes) -> None:
-    """Complete ``found``: parameters, layer, images, boxes, gradients.
+    """Add parameters, layer, images, boxes and gradients to ``found``.
 
-    All workers must call it together: they make the same number of forward passes, since a model
-    may wait in one for the others. Nothing is left of them but what was found.
+    All workers must call it together and run the same number of forward passes, since a model
+    may synchronize the workers. The passes have no side effects besides ``found``.
 
     Args:
-        found: of the step.
-        batches: its micro-batches, as the model got them.
+        found: finding of the step, updated in place.
+        batches: micro-batches of the step, as passed to the model.
         passes: see :class:`Passes`.
     """
     given = [x for batch in batches for x in batch]
@@ -96,7 +96,7 @@ def _image(index: int, given: dict[str, Any], class_names: Sequence[str]) -> Ima
 
 
 def _search_layers(batches: Sequence[Batch], passes: Passes) -> Layer | None:
-    """The first layer to blame, over the micro-batches; its images are then the step's."""
+    """Return the first failing layer over all micro-batches, with image indices of the step."""
     passes.before.rewind()
     layer, first_image = None, 0
     for batch in batches:
@@ -104,7 +104,7 @@ def _search_layers(batches: Sequence[Batch], passes: Passes) -> Layer | None:
             passes.losses(batch)
         if layer is None and watched.layer is not None:
             layer = watched.layer
-            # of windows or tokens the first dimension is another than that of images
+            # for windows or tokens, the first dimension is not the image
             layer.images = [first_image + i for i in layer.images if i < len(batch)]
         first_image += len(batch)
     return layer
@@ -113,7 +113,7 @@ def _search_layers(batches: Sequence[Batch], passes: Passes) -> Layer | None:
 def _search_images(
     images: Sequence[Image], given: Sequence[dict[str, Any]], passes: Passes, *, of_gradient: bool
 ) -> None:
-    """Each image as a batch of its own."""
+    """Test each image in a batch of its own."""
     most = max(comm.all_gather(len(images)))
     for turn in range(most):
         image, x = images[min(turn, len(images) - 1)], given[min(turn, len(images) - 1)]
@@ -144,7 +144,7 @@ def _search_boxes(image: Image, given: dict[str, Any], passes: Passes, found: Fi
 
 
 def _bad_gradients(passes: Passes, batch: Batch) -> list[str]:
-    """Parameters whose gradient is not finite, as the backward pass reaches them."""
+    """Return the parameters with non-finite gradients, in backward order."""
     named = [(name, x) for name, x in passes.model.named_parameters() if x.requires_grad]
     order: list[str] = []
     handles = [
@@ -165,7 +165,7 @@ def _bad_gradients(passes: Passes, batch: Batch) -> list[str]:
 
 
 def _to_blame(images: Sequence[Image]) -> list[Image]:
-    """Those with bad pixels, else those that do it alone, else those with odd boxes."""
+    """Return images with bad pixels, else those failing alone, else those with odd boxes."""
     for kind in (
         lambda x: x.bad_pixels,
         lambda x: x.alone and x.boxes,

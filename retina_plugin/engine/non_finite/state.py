@@ -1,4 +1,4 @@
-"""The state that a forward pass changes, as it was before the step."""
+"""Save and restore the state that a forward pass changes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 
 class StateBefore:
-    """A model's buffers (normalizer, norms' statistics) and the random numbers' state.
+    """Copy of a model's buffers (normalizer, norm statistics) and the random number state.
 
-    Also the numbers among the model's own attributes: Detectron2's RetinaNet has its normalizer
+    Includes numeric attributes of the model: Detectron2's RetinaNet keeps its normalizer
     there.
 
-    To remember costs a few copies on the device and no wait: frozen norms, which are most of a
-    ResNet's buffers, do not change and are left out.
+    Saving takes a few copies on the device and no synchronization: frozen norms, most of a
+    ResNet's buffers, do not change and are skipped.
 
     Args:
         model: not wrapped for the workers.
 
     Attributes:
-        random: the state of the generators that the model draws from, by device.
+        random: states of the random number generators that the model uses, by device.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -42,7 +42,7 @@ class StateBefore:
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Before the forward pass."""
+        """Save the state before the forward pass."""
         self.random = _random_state(self._on_cuda)
         attributes = vars(self._model).items()
         self._numbers = {k: x for k, x in attributes if isinstance(x, float | int | Tensor)}
@@ -63,7 +63,7 @@ class StateBefore:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """What the model had when it was remembered; the same tensor objects, too."""
+        """Restore the saved state, including the identity of the tensor objects."""
         vars(self._model).update(self._numbers)
         for (module, name), (buffer, copy) in self._copies.items():
             if name in module._buffers:
@@ -72,9 +72,9 @@ class StateBefore:
 
     @contextmanager
     def passes_without_trace(self) -> Iterator[None]:
-        """Within, forward passes may be made: buffers, random numbers and log are as before it.
+        """Context manager for forward passes that leave buffers, random state and log unchanged.
 
-        The buffers are then those of before the step. Each pass begins with :meth:`rewind`.
+        Inside, the buffers are those before the step. Call :meth:`rewind` before each pass.
         """
         present = _random_state(self._on_cuda)
         try:
@@ -85,7 +85,7 @@ class StateBefore:
             set_random_state(present)
 
     def rewind(self) -> None:
-        """To before the step."""
+        """Reset the state to that before the step."""
         self.restore()
         set_random_state(self.random)
 
@@ -98,7 +98,7 @@ def _random_state(on_cuda: bool) -> dict[str, Tensor]:
 
 
 def set_random_state(states: dict[str, Tensor]) -> None:
-    """The generators' states by device; a device that is not here is left out."""
+    """Set the generator states by device; missing devices are skipped."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])

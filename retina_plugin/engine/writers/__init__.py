@@ -1,1 +1,1 @@
-"""Where a training's numbers and pictures go; one service a file."""
+"""Writers for the scalars and pictures of a training, one service per file."""

@@ -1,4 +1,4 @@
-"""The writers of a training: Detectron2's, and those of the services in ``LOGGERS``."""
+"""Build the writers of a training: Detectron2's, and those of the services in ``LOGGERS``."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def build_writers(
     loggers: Sequence[str] = (),
     config: Mapping[str, Any] | None = None,
 ) -> list[EventWriter]:
-    """Detectron2's ``default_writers`` and ``curves.png``, and the services before TensorBoard.
+    """Build Detectron2's ``default_writers``, ``curves.png``, and services before TensorBoard.
 
     Args:
         folder: ``OUTPUT_DIR``.
-        max_iter: steps of the training.
+        max_iter: number of training steps.
         loggers: ``LOGGERS``.
-        config: the training's, nested, for the services.
+        config: nested training config for the services.
 
     Raises:
-        UnknownNameError: an unknown logger; lists the valid ones.
-        ImportError: a service's package is not installed.
+        UnknownNameError: if a logger is unknown; lists the valid ones.
+        ImportError: if the package of a service is not installed.
     """
     for name in loggers:
         check_choice("LOGGERS", name)

@@ -1,4 +1,4 @@
-"""``curves.png``: what ``metrics.json`` says, drawn anew after each evaluation."""
+"""``curves.png``: plot of ``metrics.json``, redrawn after each evaluation."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ logger = logging.getLogger(__name__)
 
 
 class CurvesWriter(EventWriter):
-    """Draws when there are results that it has not drawn, and at the end; put it after the json's.
+    """Redraw the curves on new results and at the end; place it after ``JSONWriter``.
 
     Args:
-        metrics_json: as ``JSONWriter`` writes it.
-        picture: the PNG.
+        metrics_json: path of the file that ``JSONWriter`` writes.
+        picture: path of the PNG file.
     """
 
     def __init__(self, metrics_json: Path, picture: Path) -> None:
         self._metrics_json = metrics_json
         self._picture = picture
         self._last_evaluation = -1
-        self._drawn_size = 0  # of the json
+        self._drawn_size = 0  # size of metrics.json
 
     def write(self) -> None:
         """See ``EventWriter``."""
@@ -36,7 +36,7 @@ class CurvesWriter(EventWriter):
             self._draw()
 
     def close(self) -> None:
-        """The training is over, in whatever way."""
+        """Draw at the end of the training, successful or not."""
         self._draw()
 
     def _draw(self) -> None:
@@ -46,7 +46,7 @@ class CurvesWriter(EventWriter):
         self._drawn_size = size
         try:
             draw_curves(self._metrics_json, self._picture)
-        except (OSError, ValueError) as error:  # no reason to lose a training
+        except (OSError, ValueError) as error:  # must not end the training
             logger.warning(f"{self._picture} was not drawn: {error}")
 
 

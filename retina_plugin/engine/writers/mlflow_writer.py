@@ -1,4 +1,4 @@
-"""MLflow."""
+"""Writer for MLflow."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from retina_plugin.engine.writers.service_writer import ServiceWriter
 
-_FORBIDDEN = re.compile(r"[^\w./ -]")  # in MLflow's names
+_FORBIDDEN = re.compile(r"[^\w./ -]")  # in MLflow names
 
 
 class MlflowWriter(ServiceWriter):
-    """Writes a run of MLflow, where ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` say.
+    """Write an MLflow run, as set by ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME``.
 
-    The config is the artifact ``config.yaml``; parameters, which MLflow compares runs by, are what
-    people tune: see ``PARAMETERS``. Characters that MLflow's names may not have become ``_``.
+    The config is logged as the artifact ``config.yaml``; the parameters are commonly tuned keys:
+    see ``PARAMETERS``. Characters not allowed in MLflow names are replaced by ``_``.
     """
 
     SERVICE = "mlflow"

@@ -1,4 +1,4 @@
-"""What a writer has not written yet."""
+"""Scalars that a writer has not written yet."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections import defaultdict
 
 from detectron2.utils.events import EventStorage
 
-WINDOW = 20  # steps that Detectron2's writers smooth over
+WINDOW = 20  # smoothing window of Detectron2's writers, in steps
 
 
 class NewScalars:
-    """The scalars of a storage since the last call, step by step, smoothed as Detectron2 does."""
+    """Collect the scalars of a storage since the last call per step, smoothed as in Detectron2."""
 
     def __init__(self) -> None:
         self._last = -1
 
     def of(self, storage: EventStorage) -> dict[int, dict[str, float]]:
-        """``step -> name -> value``, in the order of the steps."""
+        """Return ``step -> name -> value``, ordered by step."""
         new: dict[int, dict[str, float]] = defaultdict(dict)
         for name, (value, step) in storage.latest_with_smoothing_hint(WINDOW).items():
             if step > self._last:

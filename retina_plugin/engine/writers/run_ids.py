@@ -1,4 +1,4 @@
-"""Which run of a logging service belongs to ``OUTPUT_DIR``, so that a resumed one goes on in it."""
+"""Run ids of logging services per ``OUTPUT_DIR``, so that a resumed training continues its run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ FILE = "loggers.json"
 
 
 def read_run_id(folder: str | Path, service: str) -> str | None:
-    """What :func:`keep_run_id` kept, or None."""
+    """Return the id saved by :func:`keep_run_id`, or None."""
     return _read(Path(folder) / FILE).get(service)
 
 
 def keep_run_id(folder: str | Path, service: str, run_id: str) -> None:
-    """Write it into ``loggers.json``, beside those of other services."""
+    """Save the run id to ``loggers.json``, beside those of other services."""
     path = Path(folder) / FILE
     path.write_text(json.dumps({**_read(path), service: run_id}, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""What writers for logging services have in common."""
+"""Base class of writers for logging services."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ RESULTS = ("config.yaml", "environment.json", "curves.png", "metrics.json")
 
 
 class ServiceWriter(EventWriter, ABC):
-    """Sends scalars and pictures to a service, and at the end the run's small files.
+    """Send scalars and pictures to a service, and at the end the run's small files.
 
-    The run begins with the first write, and goes on when a training is resumed. Put it before
-    TensorBoard's writer, which takes the pictures out of the storage.
+    The run starts at the first write, and continues when a training is resumed. Place it before
+    TensorBoard's writer, which removes the pictures from the storage.
 
     Args:
-        folder: ``OUTPUT_DIR``, by whose name the run is called.
-        config: the training's, nested.
+        folder: ``OUTPUT_DIR``, whose name is the name of the run.
+        config: nested training config.
 
     Raises:
-        ImportError: the service's package is not installed.
+        ImportError: if the package of the service is not installed.
     """
 
     SERVICE = ""  # name, package and extra
@@ -50,7 +50,7 @@ class ServiceWriter(EventWriter, ABC):
             keep_run_id(self._folder, self.SERVICE, run_id)
         scalars = self._scalars.of(storage)
         pictures = storage._vis_data  # as TensorboardXWriter reads it
-        # in order: a service may take nothing for a step before the last one
+        # in order: a service may reject earlier steps than the last one
         for step in sorted({*scalars, *(step for _, _, step in pictures)}):
             if step in scalars:
                 self._write_scalars(scalars[step], step)
@@ -69,19 +69,19 @@ class ServiceWriter(EventWriter, ABC):
 
     @abstractmethod
     def _begin(self, run_id: str | None) -> str:
-        """Begin the run, or go on with that of ``run_id``; returns its id."""
+        """Start a run, or continue that of ``run_id``; return its id."""
 
     @abstractmethod
     def _write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        """Names and values of a step."""
+        """Write the scalars of a step, by name."""
 
     @abstractmethod
     def _write_picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """``picture``: ``(H, W, 3)`` uint8 RGB."""
+        """Write a picture, ``(H, W, 3)`` uint8 RGB."""
 
     @abstractmethod
     def _write_file(self, path: Path) -> None:
-        """Keep a file of the run."""
+        """Upload a file of the run."""
 
     @abstractmethod
     def _end(self) -> None:
@@ -89,10 +89,10 @@ class ServiceWriter(EventWriter, ABC):
 
 
 def import_service(name: str) -> ModuleType:
-    """The package of a service.
+    """Import the package of a service.
 
     Raises:
-        ImportError: it is not installed; says how to get it.
+        ImportError: if it is not installed, with the command to install it.
     """
     try:
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""The line on the screen, as Detectron2 prints it: of this step, not of the last evaluation."""
+"""Console output as in Detectron2, without the results of the last evaluation."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from retina_plugin.engine.tracked_metric import VALIDATION
 
 
 class ShortPrinter(CommonMetricPrinter):
-    """``CommonMetricPrinter`` without the validation losses, which it would repeat on each line.
+    """``CommonMetricPrinter`` without validation losses, which it would repeat on each line.
 
-    Asked twice for a step it prints once.
+    Prints at most one line per step.
     """
 
     _printed = -1
 
     def write(self) -> None:
-        """One line."""
+        """Print one line."""
         storage = get_event_storage()
         step = max((at for _, at in storage.latest().values()), default=storage.iter)
         if step > self._printed:
@@ -28,7 +28,7 @@ class ShortPrinter(CommonMetricPrinter):
 
 
 class _OfTraining(EventStorage):
-    """A view of a storage, to be entered, that hides what evaluations found."""
+    """View of an event storage, used as a context manager, that hides validation losses."""
 
     def __init__(self, storage: EventStorage) -> None:
         vars(self).update(vars(storage))

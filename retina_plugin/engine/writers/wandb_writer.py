@@ -1,4 +1,4 @@
-"""Weights & Biases."""
+"""Writer for Weights & Biases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from retina_plugin.engine.writers.service_writer import ServiceWriter
 
 
 class WandbWriter(ServiceWriter):
-    """Writes a run of W&B; project, entity and mode are its own variables, ``WANDB_PROJECT`` etc.
+    """Write a W&B run; set project, entity and mode by its variables, ``WANDB_PROJECT`` etc.
 
-    Of a resumed training W&B drops the steps that it has already, those between the last
+    When a training is resumed, W&B drops the steps that it already has: those between the last
     checkpoint and the interruption.
     """
 
