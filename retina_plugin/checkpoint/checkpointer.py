@@ -228,8 +228,8 @@ class RetinaCheckpointer(DetectionCheckpointer):
         self.logger.info(str(report))
         if report.share < ENOUGH and not self.allow_partial:
             raise ValueError(
-                f"weights {report}. That is less than {ENOUGH:.0%}: are they of this network? If "
-                f"they shall be used nevertheless, set {PARTIAL_KEY} to True"
+                f"weights {report}. That is less than {ENOUGH:.0%}: are they of this network? To "
+                f"use them anyway, set {PARTIAL_KEY} to True"
             )
 
 

@@ -74,7 +74,5 @@ def convert_file(
         return from_mmdetection(tensors, name, content)
     if (source, target) == (OWN, TORCHVISION):
         return to_torchvision(tensors, name)
-    hint = (
-        "nothing is to be done" if source == target else f"convert it to {OWN} first, then further"
-    )
-    raise ValueError(f"{name}: is of {source} and shall be of {target}: {hint}")
+    hint = "there is nothing to do" if source == target else f"convert it to {OWN} first"
+    raise ValueError(f"{name}: cannot convert from {source} to {target}: {hint}")

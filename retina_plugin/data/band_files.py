@@ -76,8 +76,8 @@ class BandReader:
         self._require_bands(image.shape[2], path)
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise ValueError(
-                f"{path}: has values that are not finite (NaN or infinite), and so would be the "
-                "loss: replace what stands for missing data by a number"
+                f"{path}: has values that are not finite (NaN or infinite), which would make the "
+                "loss infinite or NaN, too: replace the no-data value by a number"
             )
         return np.ascontiguousarray(image, dtype=np.float32)
 

@@ -128,10 +128,10 @@ def test_objects_are_not_run(tmp_path):
 
 def test_directions_that_do_not_exist(given, tmp_path):
     out = tmp_path / "out.pth"
-    assert "nothing is to be done" in refused(given, out, "--to", "torchvision")
+    assert "there is nothing to do" in refused(given, out, "--to", "torchvision")
     own = {"head.cls_score.weight": torch.zeros(1)}
     torch.save(own, tmp_path / "own.pth")
-    assert "nothing is to be done" in refused(tmp_path / "own.pth", out)
+    assert "there is nothing to do" in refused(tmp_path / "own.pth", out)
     assert "--norm-eps" in refused(tmp_path / "own.pth", out, "--coco-classes")
     message = refused(given, out, "--to", "torchvision", "--config-out", tmp_path / "x.yaml")
     assert "--config-out" in message

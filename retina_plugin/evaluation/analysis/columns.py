@@ -143,7 +143,7 @@ def _by_id(rows: list[dict[str, Any]], part: str) -> tuple[list[dict[str, Any]],
         raise ValueError(f"ground truth: each of its {part} needs an id; some have none")
     twice = [x for x, count in Counter(x["id"] for x in rows).items() if count > 1]
     if twice:
-        raise ValueError(f"ground truth, {part}: id {twice[0]!r} stands more than once")
+        raise ValueError(f"ground truth, {part}: id {twice[0]!r} occurs more than once")
     rows = sorted(rows, key=lambda x: (isinstance(x["id"], str), x["id"]))
     return rows, {x["id"]: i for i, x in enumerate(rows)}
 

@@ -69,7 +69,7 @@ def test_a_detection_without_a_key_is_refused(key):
 def test_ids_that_stand_twice_or_not_at_all_are_refused():
     truth, found = scene([], [], images=2)
     truth["images"][1]["id"] = 0
-    with pytest.raises(ValueError, match="images: id 0 stands more than once"):
+    with pytest.raises(ValueError, match="images: id 0 occurs more than once"):
         columns_of(truth, found)
     del truth["categories"][0]["id"]
     truth["images"][1]["id"] = 1
