@@ -1,4 +1,4 @@
-"""What the verbs share: the components before they run, and a user's mistakes as messages."""
+"""What the verbs share: options, registration before they run, and error messages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from importlib import import_module
 from typing import Any
 
 import click
+
+import_option = click.option(
+    "--import", "extensions", multiple=True, help="Import this module or .py file first."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
 
 
 class Verb(click.Command):

@@ -16,7 +16,7 @@ import click
 
 from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._quiet import quiet
-from retina_plugin.cli._verb import Verb, user_mistakes
+from retina_plugin.cli._verb import Verb, import_option, json_option, user_mistakes
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ GENERATORS = ("octave", "default")  # as in workbench/anchors/fitting.py; a test
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the pictures.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
-@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@json_option
+@import_option
 def command(
     config: Path,
     overrides: tuple[str, ...],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb, user_mistakes
+from retina_plugin.cli._verb import Verb, import_option, user_mistakes
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -91,7 +91,7 @@ class Size(click.ParamType):
     help="Measure the growth with boxes, classes and size instead; plot it in this folder.",
 )
 @click.option("--quick", is_flag=True, help="Measure fewer points for --scaling.")
-@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@import_option
 @click.argument("overrides", nargs=-1)
 def command(
     config_file: Path,

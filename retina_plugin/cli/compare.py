@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retina_plugin.cli._verb import Verb, user_mistakes
+from retina_plugin.cli._verb import Verb, import_option, user_mistakes
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", default=Path("output/compare"), type=click.Path(path_type=Path), show_default=True
 )
-@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@import_option
 @click.option("--dry-run", is_flag=True, help="Show what would be trained and what is finished.")
 def command(
     configs: tuple[str, ...],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb, user_mistakes
+from retina_plugin.cli._verb import Verb, import_option, json_option, user_mistakes
 
 if TYPE_CHECKING:
     from retina_plugin.config.explain import Explanation
@@ -31,9 +31,9 @@ WIDTH = 100  # characters, at most
     type=ConfigPath(),
     help="Path of a config file, or a name from `retina configs`.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
+@json_option
 @click.option("--markdown", is_flag=True, help="Print the reference page of all keys.")
-@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@import_option
 def command(
     words: tuple[str, ...],
     config_file: Path | None,

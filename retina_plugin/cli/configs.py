@@ -10,12 +10,13 @@ import json
 import click
 from tabulate import tabulate
 
+from retina_plugin.cli._verb import json_option
 from retina_plugin.config.names import named_configs
 
 
 @click.command(name="configs")
 @click.argument("pattern", default="*")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
+@json_option
 def command(pattern: str, as_json: bool) -> None:
     """List the installed configs with a description.
 

@@ -15,7 +15,7 @@ import click
 
 from retina_plugin.cli._config_path import ConfigPath
 from retina_plugin.cli._quiet import quiet
-from retina_plugin.cli._verb import Verb, user_mistakes
+from retina_plugin.cli._verb import Verb, import_option, json_option, user_mistakes
 from retina_plugin.data.example_data import EXAMPLES, example_overrides
 
 WIDTH = 100  # characters, at most
@@ -30,14 +30,14 @@ WIDTH = 100  # characters, at most
 @click.option("--eval-only", is_flag=True, help="Check only what an evaluation needs.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
 @click.option("-v", "--verbose", is_flag=True, help="Also show notes and more examples.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
+@json_option
 @click.option(
     "--write-clean",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write cleaned copies of the jsons and a config that uses them.",
 )
-@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@import_option
 def command(
     config: Path,
     overrides: tuple[str, ...],

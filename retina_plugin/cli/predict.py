@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb, user_mistakes
+from retina_plugin.cli._verb import Verb, import_option, user_mistakes
 
 if TYPE_CHECKING:
     from retina_plugin.inference.prediction.image_ids import CocoIds
@@ -70,7 +70,7 @@ SHOWN = 5  # file names of a kind
     "--class-names", metavar="A,B,...", help="Class names, if neither config nor data have them."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Config override.")
-@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@import_option
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print all results as one json object.")
 def command(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retina_plugin.cli._config_path import ConfigPath
-from retina_plugin.cli._verb import Verb, user_mistakes
+from retina_plugin.cli._verb import Verb, import_option, json_option, user_mistakes
 
 if TYPE_CHECKING:
     from retina_plugin.workbench.replay import Replay
@@ -28,8 +28,8 @@ NOT_REPRODUCED = 1
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for pictures of the step's images."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as json only.")
-@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@json_option
+@import_option
 def command(
     file: Path,
     overrides: tuple[str, ...],

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retina_plugin.cli._verb import Verb, user_mistakes
+from retina_plugin.cli._verb import Verb, import_option, user_mistakes
 
 if TYPE_CHECKING:
     from retina_plugin.evaluation.analysis.comparison import Comparison
@@ -53,7 +53,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     type=float,
     help="Threshold for precision, recall and confusion.  [default: the best for F1]",
 )
-@click.option("--import", "extensions", multiple=True, help="Import this module or .py file first.")
+@import_option
 @click.option("--text", "form", flag_value="text", help="Print one screen of numbers; no page.")
 @click.option("--json", "form", flag_value="json", help="Print all numbers as json; no page.")
 def command(

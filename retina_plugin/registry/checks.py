@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from torch import nn
 
-from retina_plugin.registry.foreign_keys import warn_of_foreign_keys, warn_of_unread_keys
+from retina_plugin.registry.foreign_keys import (
+    is_stock_node,
+    warn_of_foreign_keys,
+    warn_of_unread_keys,
+)
 from retina_plugin.registry.names import require_registered
 from retina_plugin.registry.role import Role
 from retina_plugin.registry.roles import DETECTORS, ROLES
-from retina_plugin.registry.schema import find_node
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ def check_role(role: Role, cfg: CfgNode) -> None:
     """
     schema, selected = role.schema, role.selected(cfg)
     warn_of_foreign_keys(schema, cfg)
-    shared = find_node(get_cfg(), schema.node) is not None
+    shared = is_stock_node(schema.node)
     for name, component in schema.components.items():
         if not shared or name == selected:
             schema.settings(cfg, name)

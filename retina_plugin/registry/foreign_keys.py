@@ -24,6 +24,11 @@ _declared: set[str] = set()
 _warned: set[str] = set()
 
 
+def is_stock_node(path: str) -> bool:
+    """Whether Detectron2's own config has a node at a dotted path."""
+    return find_node(_STOCK, path) is not None
+
+
 def declare_key(path: str) -> None:
     """Say that somebody reads the config key, or node, at a dotted path: it is not warned of."""
     while path:
